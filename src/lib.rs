@@ -1,0 +1,49 @@
+//! stepgate: an identity-aware gateway between AWS Step Functions HTTP Tasks and Azure Cosmos DB.
+//!
+//! A request walks through the rooms in the order in which the modules stand here:
+//!
+//! ```text
+//! server -> identity -> context -> question -> policy -> audit.open -> exchange -> upstream -> answer -> audit.close
+//!              \_________ any refusal _________/-> audit (bounded before an identity is known) -> answer
+//! ```
+//!
+//! [`gateway`] is the corridor: one plain async function that knows all rooms and the order between them. The order is
+//! kept by types, not by the position of a middleware: [`identity`] alone makes a `VerifiedSubject`, [`policy`] alone
+//! makes a `Permit`, [`exchange`] wants both before it gives a `ResourceToken`, and [`upstream`] wants that. A request
+//! that skipped a check does not compile.
+//!
+//! Below the rooms stand the vocabulary ([`access`]), the [`clock`], the [`diagnostic`]s people read, and the
+//! [`transport`] that every outgoing connection uses. `ARCHITECTURE.md` has the layering; a test keeps it.
+
+pub mod server;
+
+pub mod gateway;
+
+pub mod identity;
+
+pub mod context;
+
+pub mod question;
+
+pub mod policy;
+
+pub mod exchange;
+
+pub mod upstream;
+
+pub mod answer;
+
+pub mod audit;
+
+pub mod config;
+
+pub mod telemetry;
+
+pub mod access;
+pub mod clock;
+pub mod diagnostic;
+pub mod secret;
+pub mod transport;
+
+#[cfg(feature = "dev")]
+pub mod dev;
