@@ -1,1 +1,5 @@
-//! Not written yet.
+//! Who asks: the one maker of a `VerifiedSubject`.
+
+mod subject;
+
+pub use subject::VerifiedSubject;

@@ -1,0 +1,67 @@
+//! The proof that a token was checked.
+
+use std::sync::Arc;
+
+use crate::{
+    access::{Claims, ExecutionContext, Subject, WorkloadKind},
+    clock::Timestamp,
+};
+
+/// A workload whose token was verified: signature, issuer, audience, times, and positive proof that no human holds it.
+/// Made by `authenticate` alone.
+#[derive(Clone, Debug)]
+pub struct VerifiedSubject {
+    pub(super) subject: Subject,
+    pub(super) client: Option<Arc<str>>,
+    pub(super) kind: WorkloadKind,
+    pub(super) claims: Arc<Claims>,
+    pub(super) context: ExecutionContext,
+    pub(super) expires: Timestamp,
+}
+
+impl VerifiedSubject {
+    /// Issuer and identifier.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The OAuth client, where the profile names one.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+
+    /// The profile that proved it a workload.
+    pub fn kind(&self) -> WorkloadKind {
+        self.kind
+    }
+
+    /// All verified claims.
+    pub fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
+    /// What the token itself says of the execution, by the issuer's `context` mapping; with its assurance.
+    pub fn context(&self) -> &ExecutionContext {
+        &self.context
+    }
+
+    /// When the token ends.
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+}
+
+#[cfg(test)]
+impl VerifiedSubject {
+    /// A subject as `authenticate` would make it, for tests of the rooms that demand one.
+    pub(crate) fn for_test(subject: Subject, client: Option<&str>) -> Self {
+        Self {
+            subject,
+            client: client.map(Into::into),
+            kind: WorkloadKind::Oidc,
+            claims: Arc::default(),
+            context: ExecutionContext::default(),
+            expires: Timestamp::from_millis(i64::MAX),
+        }
+    }
+}

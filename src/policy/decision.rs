@@ -1,0 +1,146 @@
+//! The answer of policy, with its reasons. The HTTP answer, the audit record, the test runner and `explain` print the same
+//! object.
+
+use std::{fmt, sync::Arc};
+
+use crate::access::{Action, ContainerName, PartitionKey, PermissionMode, Subject};
+
+/// What policy says to an access request.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// Granted, and nothing denies it.
+    Allow(Permit),
+    /// Not granted, or denied.
+    Deny(Reasons),
+    /// The request names no partition key and the deciding grant fixes more than one for this caller: the request must
+    /// say which (400).
+    Ambiguous(Vec<PartitionKey>),
+}
+
+/// Leave to act: made by `decide` alone. The broker trades it, together with the subject it names, for a resource token.
+#[derive(Clone, Debug)]
+pub struct Permit {
+    pub(super) subject: Subject,
+    pub(super) client: Option<Arc<str>>,
+    pub(super) action: Action,
+    pub(super) scope: Scope,
+    pub(super) partition_key: Option<PartitionKey>,
+    pub(super) clauses: Arc<[Clause]>,
+    pub(super) revision: Revision,
+}
+
+impl Permit {
+    /// Whose permit.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The OAuth client of the subject, where there is one.
+    pub fn client(&self) -> Option<&str> {
+        self.client.as_deref()
+    }
+
+    /// Leave for what.
+    pub fn action(&self) -> Action {
+        self.action
+    }
+
+    /// The narrowest thing Cosmos can enforce that carries the permit.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// The partition key the request runs under: the one it names, or the one the deciding grant fixes.
+    pub fn partition_key(&self) -> Option<&PartitionKey> {
+        self.partition_key.as_ref()
+    }
+
+    /// The clauses that decided.
+    pub fn clauses(&self) -> &[Clause] {
+        &self.clauses
+    }
+
+    /// The policy revision that decided.
+    pub fn revision(&self) -> &Revision {
+        &self.revision
+    }
+}
+
+/// What a resource token is minted for: it comes from the deciding grant and the identity, never from values in the request.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Scope {
+    /// The container.
+    pub container: ContainerName,
+    /// The grant's own partition key; `None` for the whole container.
+    pub partition_key: Option<PartitionKey>,
+    /// Reading only, or everything.
+    pub mode: PermissionMode,
+}
+
+/// Why not: the denies that hit, or that no grant matched, with the nearest misses in words.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Reasons {
+    /// `policy.prefix_query` instead of `policy.denied`: a query or feed under a grant on a prefix of a hierarchical key.
+    pub prefix_query: bool,
+    /// The denies that hit; empty when nothing granted.
+    pub clauses: Arc<[Clause]>,
+    /// One sentence for a person; safe to show to the caller.
+    pub sentence: String,
+    /// The policy revision that decided.
+    pub revision: Revision,
+}
+
+/// A clause of a policy file, by name and place.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Clause {
+    /// Grant or deny.
+    pub kind: ClauseKind,
+    /// The role's or the deny's name: what `because:` of a test case lists.
+    pub name: Arc<str>,
+    /// Which grant of the role, from 0; 0 for a deny.
+    pub index: usize,
+    /// Where it stands: `shop.yaml:4`.
+    pub place: Arc<str>,
+}
+
+/// Grant or deny.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum ClauseKind {
+    /// A grant of a role.
+    Grant,
+    /// A deny.
+    Deny,
+}
+
+/// Which policy files are running: a git commit, a dirty commit with a digest, or a digest.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Revision(pub(super) Arc<str>);
+
+impl Revision {
+    /// The revision as audit records carry it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+impl Permit {
+    /// A permit as `decide` would make it, for tests of the rooms that demand one.
+    pub(crate) fn for_test(subject: Subject, client: Option<&str>, action: Action, scope: Scope) -> Self {
+        Self {
+            subject,
+            client: client.map(Into::into),
+            action,
+            partition_key: scope.partition_key.clone(),
+            scope,
+            clauses: Arc::new([]),
+            revision: Revision("sha256:test".into()),
+        }
+    }
+}
