@@ -31,22 +31,9 @@ const FORBIDDEN: [&str; 6] = [
     "x-ms-documentdb-expiry-seconds",
 ];
 
-/// What a request asks for.
+/// What a request asks about one container: for policy to decide and for Cosmos to answer.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Question {
-    /// `GET /`: the account document, which the gateway answers itself.
-    Account,
-    /// `POST /preflight`.
-    Preflight,
-    /// `POST /oauth2/token`.
-    TokenExchange,
-    /// Something about a container: for policy to decide and for Cosmos to answer.
-    Container(Box<ContainerQuestion>),
-}
-
-/// A request about one container.
-#[derive(Clone, PartialEq, Debug)]
-pub struct ContainerQuestion {
+pub struct Question {
     /// What is wanted.
     pub action: Action,
     /// Where.
@@ -68,12 +55,8 @@ pub struct ContainerQuestion {
 /// Where the request goes, before its body is read.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Route {
-    /// `GET /`
+    /// `GET /`: the account document, which the gateway answers itself.
     Account,
-    /// `POST /preflight`
-    Preflight,
-    /// `POST /oauth2/token`
-    TokenExchange,
     /// A request about one container.
     Container(Box<ContainerRoute>),
 }
@@ -152,8 +135,6 @@ pub fn route(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Route, R
     let unknown = || Rejection::UnknownOperation { method: method.clone() };
     let (container, action, item) = match (path, method) {
         (path::Path::Root, &Method::GET) => return Ok(Route::Account),
-        (path::Path::Preflight, &Method::POST) => return Ok(Route::Preflight),
-        (path::Path::TokenExchange, &Method::POST) => return Ok(Route::TokenExchange),
         (path::Path::Container(container) | path::Path::Ranges(container), &Method::GET) => {
             (container, discriminator.none(Action::Metadata)?, None)
         }
@@ -193,10 +174,9 @@ impl ContainerRoute {
     }
 
     /// Adds the body: checks that it is what the operation needs, and reads from it what policy and audit must know.
-    pub fn with_body(self, headers: &HeaderMap, body: Bytes) -> Result<ContainerQuestion, Rejection> {
+    pub fn with_body(self, headers: &HeaderMap, body: Bytes) -> Result<Question, Rejection> {
         let Self { action, container, partition_key, item, method, path } = self;
-        let mut question =
-            ContainerQuestion { action, container, partition_key, item, batch: Vec::new(), method, path, body };
+        let mut question = Question { action, container, partition_key, item, batch: Vec::new(), method, path, body };
         match action {
             Action::Operation(Operation::ItemsCreate | Operation::ItemsUpsert) => {
                 question.item = body::item_id(&question.body)?;

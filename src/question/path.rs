@@ -11,8 +11,6 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 /// The paths that exist.
 pub(super) enum Path {
     Root,
-    Preflight,
-    TokenExchange,
     Container(ContainerName),
     Ranges(ContainerName),
     Items(ContainerName),
@@ -31,8 +29,6 @@ pub(super) fn parse(raw: &str) -> Result<Path, Rejection> {
     let segments = inner.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     Ok(match segments.as_slice() {
-        ["preflight"] => Path::Preflight,
-        ["oauth2", "token"] => Path::TokenExchange,
         ["dbs", database, "colls", container, rest @ ..] => {
             let within = |name: &str| ItemId::new(name).map_err(Rejection::from);
             let container = || ContainerName::new(database, container).map_err(Rejection::from);
@@ -54,7 +50,7 @@ impl Path {
     pub(super) fn rebuild(&self) -> String {
         let base = |c: &ContainerName| format!("/dbs/{}/colls/{}", encode(c.database()), encode(c.container()));
         match self {
-            Self::Root | Self::Preflight | Self::TokenExchange | Self::Elsewhere => String::new(),
+            Self::Root | Self::Elsewhere => String::new(),
             Self::Container(container) => base(container),
             Self::Ranges(container) => format!("{}/pkranges", base(container)),
             Self::Items(container) => format!("{}/docs", base(container)),
