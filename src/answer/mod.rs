@@ -7,12 +7,14 @@
 //! This room knows what the others can refuse; it decides nothing. Texts it shows are safe to show: private causes stay in
 //! the log.
 
+mod cause;
 mod condition;
 mod form;
 mod refusal;
 mod shape;
 mod size;
 
+pub use cause::settle;
 pub use condition::Condition;
 pub use form::Form;
 pub use refusal::{CosmosAnswer, Refusal};

@@ -1,6 +1,6 @@
 //! The `dev` section: what the stand-ins of `stepgate dev` are given.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -33,20 +33,37 @@ pub struct Cosmos {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Seed {
-    /// Databases by name; containers by name within.
+    /// The databases.
     #[serde(default)]
-    pub databases: BTreeMap<String, BTreeMap<String, Container>>,
+    pub databases: Vec<Database>,
 }
 
-/// A container of the seed.
+/// A database that exists from the start.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// Its name.
+    pub id: String,
+    /// Its containers.
+    #[serde(default)]
+    pub containers: Vec<Container>,
+}
+
+/// A container that exists from the start.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Container {
-    /// The paths of its partition key, such as `[/tenant]`.
+    /// Its name.
+    pub id: String,
+    /// The paths of its partition key, outermost first: one, or up to three of a hierarchical key.
+    #[schemars(length(min = 1, max = 3))]
     pub partition_key: Vec<String>,
-    /// Its items.
+    /// Its items; each needs an `id`.
     #[serde(default)]
-    pub items: Vec<Map<String, Value>>,
+    pub items: Vec<Value>,
+    /// Names of stored procedures; each answers with the arguments it was called with.
+    #[serde(default)]
+    pub procedures: Vec<String>,
 }
 
 /// The local issuer.

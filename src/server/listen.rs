@@ -1,10 +1,9 @@
 //! Accepting connections, and stopping without cutting one off.
 
-use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+use std::{io, net::SocketAddr, time::Duration};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::Full;
+use axum::Router;
+use http::Request;
 use hyper::body::Incoming;
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -19,40 +18,32 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::Service;
+use tower::{ServiceExt as _, service_fn};
 
 /// How long a peer may take for the TLS handshake, and again for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes. A workflow token alone may have 16 KiB.
-const LARGEST_HEAD: usize = 64 * 1024;
+const LARGEST_HEAD: u32 = 64 * 1024;
 /// Most headers of a request.
 const MOST_HEADERS: usize = 100;
 
-/// A service for one connection.
-pub(super) trait Answers:
-    Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send + 'static>
-    + Clone
-    + Send
-    + 'static
-{
+/// The connection a request came over, in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connection {
+    /// The other end.
+    pub(super) peer: SocketAddr,
+    /// Whether it is TLS.
+    pub(super) encrypted: bool,
 }
 
-impl<S> Answers for S where
-    S: Service<Request<Incoming>, Response = Response<Full<Bytes>>, Error = Infallible, Future: Send + 'static>
-        + Clone
-        + Send
-        + 'static
-{
-}
-
-/// Serves `service_for(peer)` on each connection until `stop`, then waits up to `drain` for what is in flight. The caller
-/// owns the socket and the stop signal.
-pub(super) async fn serve<S: Answers>(
+/// Serves `routes` until `stop`, then waits up to `drain` for what is in flight. The caller owns the socket and the stop
+/// signal.
+pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
-    service_for: impl Fn(SocketAddr) -> S,
+    routes: Router,
     stop: CancellationToken,
     drain: Duration,
 ) {
@@ -61,18 +52,9 @@ pub(super) async fn serve<S: Answers>(
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let (service, tls, watcher, stop) = (service_for(peer), tls.clone(), graceful.watcher(), stop.clone());
+                let (tls, routes, watcher, stop) = (tls.clone(), routes.clone(), graceful.watcher(), stop.clone());
                 connections.spawn(async move {
-                    // A handshake that is not done at the stop is no request in flight.
-                    let ended = match tls {
-                        None => converse(stream, service, watcher).await,
-                        Some(tls) => match stop.run_until_cancelled(shake(tls, stream)).await {
-                            None => Ok(()),
-                            Some(Ok(stream)) => converse(stream, service, watcher).await,
-                            Some(Err(error)) => Err(error.into()),
-                        },
-                    };
-                    if let Err(error) = ended {
+                    if let Err(error) = attend(stream, peer, tls, routes, watcher, stop).await {
                         tracing::debug!(%peer, %error, "connection broke");
                     }
                 });
@@ -95,27 +77,52 @@ pub(super) async fn serve<S: Answers>(
     }
 }
 
-async fn shake(tls: TlsAcceptor, stream: TcpStream) -> io::Result<tokio_rustls::server::TlsStream<TcpStream>> {
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+async fn attend(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    watcher: Watcher,
+    stop: CancellationToken,
+) -> Result<(), Broken> {
+    stream.set_nodelay(true)?;
+    let connection = Connection { peer, encrypted: tls.is_some() };
+    let Some(tls) = tls else { return converse(stream, connection, routes, watcher).await };
+    // A handshake that is not done at the stop is no request in flight.
+    match stop.run_until_cancelled(shake(tls, stream)).await {
+        Some(stream) => converse(stream?, connection, routes, watcher).await,
+        None => Ok(()),
+    }
+}
+
+async fn shake(tls: TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
     timeout(HEAD, tls.accept(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
-async fn converse<S: Answers>(
+async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    service: S,
+    connection: Connection,
+    routes: Router,
     watcher: Watcher,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+) -> Result<(), Broken> {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection);
+        routes.clone().oneshot(request)
+    });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD)
-        .max_buf_size(LARGEST_HEAD)
+        .max_buf_size(LARGEST_HEAD as usize)
         .max_headers(MOST_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_header_list_size(LARGEST_HEAD as u32)
+        .max_header_list_size(LARGEST_HEAD)
         .keep_alive_interval(Duration::from_secs(30));
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service)).into_owned();
-    watcher.watch(connection).await
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    watcher.watch(connection.into_owned()).await
 }
