@@ -10,6 +10,8 @@ mod keys;
 mod mint;
 mod routes;
 mod signing;
+#[cfg(test)]
+mod tests;
 
 use std::{
     sync::{
