@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -246,7 +246,10 @@ impl Mint<'_> {
     ) -> Result<Request<Full<Bytes>>, ExchangeError> {
         let date = now.http_date();
         let signed = ToSign { method: &call.method, resource_type: call.resource_type, link: &call.link, date: &date };
-        let uri = self.client.endpoint.origin().ascii_serialization() + &call.path;
+        let endpoint = &self.client.endpoint;
+        let uri = Uri::builder().scheme(endpoint.scheme()).authority(endpoint.authority());
+        let uri = uri.path_and_query(call.path.as_str()).build();
+        let uri = uri.map_err(|error| ExchangeError::Unsendable(Arc::new(error)))?;
         let request = Request::builder()
             .method(call.method.clone())
             .uri(uri)
