@@ -31,7 +31,7 @@ use crate::{
     policy::{self, Decision, Permit, RunningPolicy},
     question::{self, Question, Route},
     telemetry::Metrics,
-    upstream::{Errand, Upstream, UpstreamAnswer},
+    upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
 
 /// Bounds on requests.
@@ -232,16 +232,28 @@ impl Gateway {
         token: &ResourceToken,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        entry.credential = Some(ledger::credential(token));
-        let mut forwarded = self.upstream.forward(errand, token).await;
-        ledger::upstream(entry, &forwarded);
-        if forwarded.as_ref().is_ok_and(UpstreamAnswer::refused_credential) {
-            let token = self.broker.remint(subject, permit, token, errand.activity_id).await?;
-            entry.credential = Some(ledger::credential(&token));
-            forwarded = self.upstream.forward(errand, &token).await;
-            ledger::upstream(entry, &forwarded);
+        let forwarded = self.forward(errand, subject, permit, token, entry).await;
+        if !forwarded.as_ref().is_ok_and(UpstreamAnswer::refused_credential) {
+            return Ok(forwarded?.into());
         }
-        Ok(forwarded?.into())
+        let token = self.broker.remint(subject, permit, token, errand.activity_id).await?;
+        Ok(self.forward(errand, subject, permit, &token, entry).await?.into())
+    }
+
+    async fn forward(
+        &self,
+        errand: &Errand<'_>,
+        subject: &VerifiedSubject,
+        permit: &Permit,
+        token: &ResourceToken,
+        entry: &mut Entry,
+    ) -> Result<UpstreamAnswer, UpstreamError> {
+        let left = Instant::now();
+        entry.credential = Some(ledger::credential(permit, token));
+        let may_retry = || self.clock.now() < subject.expires();
+        let forwarded = self.upstream.forward(errand, token, may_retry).await;
+        ledger::upstream(entry, &forwarded, left.elapsed());
+        forwarded
     }
 
     /// Closes the record and lets the answer go; without a record there is no answer.

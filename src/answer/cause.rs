@@ -107,7 +107,10 @@ impl From<UpstreamError> for Refusal {
                 "the connection to Cosmos broke after the request had left; the write may or may not have happened",
             ),
             UpstreamError::Timeout { .. } => Self::deadline(),
-            UpstreamError::TooLarge { .. } | UpstreamError::BadAnswer { .. } => {
+            UpstreamError::Withdrawn { .. } => {
+                Self::new(Condition::InvalidToken, "the token ended before the request could be tried again; nothing was done")
+            }
+            UpstreamError::TooLarge { .. } | UpstreamError::BadAnswer { .. } | UpstreamError::Unsendable(_) => {
                 Self::new(Condition::BadAnswer, "Cosmos' answer cannot be passed on")
             }
         }

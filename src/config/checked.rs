@@ -30,6 +30,8 @@ use crate::{
 
 /// Largest answer that is read from Cosmos: pages end at 4 MB.
 const LARGEST_ANSWER: usize = 5 * 1024 * 1024;
+/// Longest that one attempt at Cosmos may take: an operation is given 5 s there, a page as well.
+const ATTEMPT: Duration = Duration::from_secs(20);
 /// Most resource tokens kept at once.
 const TOKENS: u64 = 10_000;
 
@@ -111,7 +113,7 @@ impl Check<'_> {
             issuers,
             ca_file: raw.cosmos.ca_file.as_ref().map(|file| self.base.join(file)),
             exchange: exchange?,
-            upstream: upstream::Config { endpoint: endpoint?, largest_answer: LARGEST_ANSWER },
+            upstream: upstream::Config { endpoint: endpoint?, largest_answer: LARGEST_ANSWER, attempt_timeout: ATTEMPT },
             audit,
             limits,
             drain: raw.limits.drain,

@@ -1,6 +1,6 @@
 //! From a permitted question to the request that leaves for Cosmos.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header::CONTENT_TYPE};
+use http::HeaderMap;
 use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
@@ -8,19 +8,9 @@ use crate::{
     answer::{CosmosAnswer, fits_a_state},
     context::RequestContext,
     policy::Permit,
-    question::{PARTITION_KEY, Question},
-    upstream::{self, Errand},
+    question::Question,
+    upstream::{Errand, RangeAddressing, RequestHeaders},
 };
-
-const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
-const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
-/// Headers that address physical ranges instead of a partition key.
-const RANGES: [HeaderName; 4] = [
-    HeaderName::from_static("x-ms-documentdb-partitionkeyrangeid"),
-    HeaderName::from_static("x-ms-start-epk"),
-    HeaderName::from_static("x-ms-end-epk"),
-    HeaderName::from_static("x-ms-read-key-type"),
-];
 
 /// The errand of a permitted question. Under a partition lock the key is filled in, and range headers, which would read
 /// past it, are left out.
@@ -30,22 +20,17 @@ pub(super) fn prepare<'a>(
     question: &Question,
     headers: &HeaderMap,
 ) -> Errand<'a> {
-    let mut headers = upstream::inward(headers);
-    if let Some(key) = permit.partition_key().and_then(|key| HeaderValue::try_from(key.to_string()).ok()) {
-        headers.insert(PARTITION_KEY, key);
-    }
-    if permit.scope().partition_key.is_some() {
-        for range in RANGES {
-            headers.remove(range);
-        }
+    let ranges = match permit.scope().partition_key {
+        Some(_) => RangeAddressing::Drop,
+        None => RangeAddressing::Pass,
+    };
+    let mut headers = RequestHeaders::allow(headers, ranges);
+    if let Some(key) = permit.partition_key() {
+        headers.set_partition_key(key);
     }
     match question.action {
-        Action::Operation(Operation::Query) | Action::QueryPlan => {
-            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/query+json"));
-        }
-        Action::Operation(Operation::Batch) => {
-            headers.insert(BATCH_ATOMIC, HeaderValue::from_static("True"));
-        }
+        Action::Operation(Operation::Query) | Action::QueryPlan => headers.set_query_content(),
+        Action::Operation(Operation::Batch) => headers.set_atomic(),
         _ => {}
     }
     Errand {
@@ -72,7 +57,7 @@ pub(super) fn ask_for_less(errand: &mut Errand<'_>, answer: &CosmosAnswer) -> bo
     }
     match serde_json::from_slice::<Page>(&answer.body) {
         Ok(Page { documents }) if documents.len() > 1 => {
-            errand.headers.insert(MAX_ITEM_COUNT, HeaderValue::from(documents.len() / 2));
+            errand.headers.set_max_item_count(u32::try_from(documents.len() / 2).unwrap_or(1));
             true
         }
         _ => false,

@@ -9,6 +9,7 @@ use crate::{
     access::Action,
     audit::{self, Entry, UserAgentKind, Verdict},
     exchange::ResourceToken,
+    policy::Permit,
     question::Question,
     telemetry::RequestLabels,
     upstream::{UpstreamAnswer, UpstreamError},
@@ -43,28 +44,28 @@ pub(super) fn asked(question: &Question) -> audit::Question {
 }
 
 /// Which credential carries the request.
-pub(super) fn credential(token: &ResourceToken) -> audit::Credential {
+pub(super) fn credential(permit: &Permit, token: &ResourceToken) -> audit::Credential {
     audit::Credential {
-        scope: token.scope().clone(),
+        scope: permit.scope().clone(),
         permission_id: Some(token.permission_id().into()),
         enforced_by: audit::Enforcer::Cosmos,
     }
 }
 
 /// What came back from Cosmos, added to what earlier errands of the same request brought.
-pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, UpstreamError>) {
+pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, UpstreamError>, took: Duration) {
     let before = entry.upstream.take();
     let (attempts, charge, latency) =
-        before.map_or((0, 0.0, Duration::ZERO), |before| (before.attempts, before.request_units, before.latency));
+        before.map_or((0, 0.0, took), |before| (before.attempts, before.request_units, before.latency + took));
     entry.upstream = Some(match forwarded {
         Ok(answer) => audit::Upstream {
             status: Some(answer.status.as_u16()),
             substatus: answer.substatus,
             activity_id: answer.activity_id.as_deref().map(Into::into),
-            region: None,
+            region: answer.region.clone(),
             attempts: attempts + answer.attempts,
             request_units: charge + answer.request_charge.unwrap_or_default(),
-            latency: latency + answer.latency,
+            latency,
         },
         Err(error) => audit::Upstream {
             status: None,
@@ -73,7 +74,7 @@ pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, Ups
             region: None,
             attempts: attempts + error.attempts(),
             request_units: charge,
-            latency: latency + error.latency(),
+            latency,
         },
     });
 }

@@ -12,6 +12,7 @@ const STAND_INS: [(&str, HeaderName); 2] =
     [("x-stepgate-if-match", header::IF_MATCH), ("x-stepgate-if-none-match", header::IF_NONE_MATCH)];
 
 const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
+const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
 const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
 
 /// Request headers that go to Cosmos. Not here, on purpose: `Range` (every HTTP Task sends one), what negotiates an
@@ -157,6 +158,16 @@ impl RequestHeaders {
         if let Ok(value) = HeaderValue::try_from(key.to_string()) {
             self.0.insert(PARTITION_KEY, value);
         }
+    }
+
+    /// Marks the body as a query. HTTP Tasks send plain JSON unless told otherwise; Cosmos wants its own media type.
+    pub fn set_query_content(&mut self) {
+        self.0.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/query+json"));
+    }
+
+    /// Makes a batch atomic, whatever the caller left out.
+    pub fn set_atomic(&mut self) {
+        self.0.insert(BATCH_ATOMIC, HeaderValue::from_static("True"));
     }
 
     /// Asks for pages of at most `items` items.
