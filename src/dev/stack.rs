@@ -6,12 +6,13 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    cosmos::{self, Cosmos},
+    cosmos::{self, Cosmos, CosmosSetup},
     issuer::{self, Issuer},
 };
 use crate::{
     clock::Clock,
     config::{Raw, dev::Dev},
+    secret::Secret,
 };
 
 /// A stand-in Cosmos DB and a local issuer, serving.
@@ -49,7 +50,7 @@ pub enum StackError {
     },
     /// The stand-in Cosmos DB cannot hold what it was given.
     #[error("the stand-in Cosmos DB cannot start: {0}")]
-    Cosmos(#[from] cosmos::SetupError),
+    Cosmos(#[from] CosmosSetup),
     /// The issuer cannot make its keys.
     #[error("the local issuer cannot start: {0}")]
     Issuer(#[from] issuer::SigningError),
@@ -78,7 +79,11 @@ impl<T> Drop for Running<T> {
 /// Starts the stand-in Cosmos DB alone.
 pub async fn start_cosmos(dev: &Dev) -> Result<Running<Cosmos>, StackError> {
     let (listener, address) = bind(dev.cosmos.listen, "dev.cosmos.listen").await?;
-    let handle = Cosmos::new(&dev.cosmos, address, Clock::System)?;
+    let mut config = cosmos::Config { seed: dev.cosmos.seed.clone(), ..cosmos::Config::default() };
+    if let Some(key) = &dev.cosmos.account_key {
+        config.account_key = Secret::new(key.clone());
+    }
+    let handle = Cosmos::new(config, Clock::System).await?;
     let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
     serving.spawn(cosmos::serve(listener, handle.clone(), stop.clone().cancelled_owned()));
     Ok(Running { handle, address, stop, serving })

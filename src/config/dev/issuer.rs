@@ -1,4 +1,4 @@
-//! `dev.issuer` of the config file.
+//! `dev.issuer` of the configuration file.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -14,7 +14,7 @@ use crate::secret::Secret;
 /// The local OIDC issuer.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub struct Issuer {
     /// Where it listens; port 0 takes any free port. Its `iss` is this address.
     #[serde(default = "default_listen")]
     pub listen: SocketAddr,
@@ -30,7 +30,7 @@ pub struct Config {
     pub lifetime: Duration,
 }
 
-impl Default for Config {
+impl Default for Issuer {
     fn default() -> Self {
         Self {
             listen: default_listen(),

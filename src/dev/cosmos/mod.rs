@@ -48,7 +48,7 @@ use tokio::net::TcpListener;
 
 pub use self::{
     authorization::Authorization,
-    config::{Aad, Config, ContainerSeed, DatabaseSeed, Seed, WELL_KNOWN_KEY},
+    config::{Aad, Config, WELL_KNOWN_KEY},
     emulator::EmulatorSetup,
     faults::{Effect, Fault, On},
     keyring::MalformedKey,
@@ -65,7 +65,7 @@ use self::{
     procedures::Procedures,
     record::Record,
 };
-use crate::{clock::Clock, secret::Secret, transport::TransportSetup};
+use crate::{clock::Clock, config::dev::ContainerSeed, secret::Secret, transport::TransportSetup};
 
 /// The stand-in cannot be set up.
 #[derive(Debug, thiserror::Error)]

@@ -5,8 +5,8 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use crate::config::dev::SigningAlgorithm;
 use super::{
-    config::SigningAlgorithm,
     signing::{SigningError, SigningKey},
 };
 

@@ -4,9 +4,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use crate::config::dev::SigningAlgorithm;
 use super::{
     Issuer,
-    config::SigningAlgorithm,
     signing::{Signature, SigningError},
 };
 

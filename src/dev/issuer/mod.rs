@@ -4,7 +4,6 @@
 //! verifies what it signed. Beside that it does on request what no real issuer would be talked into: it rotates its keys
 //! while somebody watches, goes away for a while, and signs tokens that must be refused ([`Mint`]).
 
-mod config;
 mod grant;
 mod keys;
 mod mint;
@@ -27,13 +26,15 @@ use tokio::sync::watch;
 
 use self::keys::Keys;
 pub use self::{
-    config::{Client, Config, Kind, SigningAlgorithm},
     keys::Rotation,
     mint::{Mint, MintAlgorithm, MintKey},
     routes::serve,
     signing::SigningError,
 };
-use crate::clock::{Clock, Timestamp};
+use crate::{
+    clock::{Clock, Timestamp},
+    config::dev::{self, Client, Kind, SigningAlgorithm},
+};
 
 /// The issuer; clones are the same one.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub struct Issuer(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    config: Config,
+    config: dev::Issuer,
     url: String,
     clock: Clock,
     keys: Keys,
@@ -74,7 +75,7 @@ pub enum Outage {
 
 impl Issuer {
     /// An issuer that calls itself `url` (no slash at the end), with fresh keys.
-    pub fn new(config: Config, url: String, clock: Clock) -> Result<Self, SigningError> {
+    pub fn new(config: dev::Issuer, url: String, clock: Clock) -> Result<Self, SigningError> {
         let keys = Keys::generate()?;
         let out_until = AtomicI64::new(i64::MIN);
         Ok(Self(Arc::new(Inner { config, url, clock, keys, out_until, stats: watch::Sender::default() })))
@@ -115,7 +116,7 @@ impl Issuer {
         self.0.stats.subscribe()
     }
 
-    fn config(&self) -> &Config {
+    fn config(&self) -> &dev::Issuer {
         &self.0.config
     }
 

@@ -16,9 +16,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::form_urlencoded;
 
+use crate::config::dev::SigningAlgorithm;
 use super::{
     Issuer, Outage, Rotation, Stats,
-    config::SigningAlgorithm,
     grant::{self, GrantError},
 };
 

@@ -18,7 +18,7 @@ use base64::{
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use super::config::SigningAlgorithm;
+use crate::config::dev::SigningAlgorithm;
 
 /// The cryptographic library refused to make a key or a signature.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]

@@ -13,8 +13,9 @@ use http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use serde_json::{Map, Value, json};
 use tokio::{net::TcpListener, task::JoinSet};
 
-use super::{Client, Config, Issuer, Kind, Mint, SigningAlgorithm, serve};
+use super::{Issuer, Mint, serve};
 use crate::{
+    config::dev::{Client, Issuer as Config, Kind, SigningAlgorithm},
     access::{IssuerName, WorkloadKind},
     clock::{Clock, ManualClock, Timestamp},
     identity::{Expect, Identity, IdentityError, IssuerConfig, Reason, VerifiedSubject},
