@@ -83,14 +83,16 @@ impl From<Reasons> for Refusal {
 impl From<Unavailable> for Refusal {
     fn from(error: Unavailable) -> Self {
         tracing::error!(%error, "the audit log cannot be written");
-        Self::new(Condition::AuditUnavailable, "the audit log cannot be written, and nothing is done without a record").after(SOON)
+        Self::new(Condition::AuditUnavailable, "the audit log cannot be written, and nothing is done without a record")
+            .after(SOON)
     }
 }
 
 impl From<ExchangeError> for Refusal {
     fn from(error: ExchangeError) -> Self {
         tracing::warn!(%error, "no resource token");
-        let refusal = Self::new(Condition::CredentialUnavailable, "the gateway has no credential for this at the moment");
+        let refusal =
+            Self::new(Condition::CredentialUnavailable, "the gateway has no credential for this at the moment");
         refusal.after(SOON)
     }
 }
@@ -107,9 +109,10 @@ impl From<UpstreamError> for Refusal {
                 "the connection to Cosmos broke after the request had left; the write may or may not have happened",
             ),
             UpstreamError::Timeout { .. } => Self::deadline(),
-            UpstreamError::Withdrawn { .. } => {
-                Self::new(Condition::InvalidToken, "the token ended before the request could be tried again; nothing was done")
-            }
+            UpstreamError::Withdrawn { .. } => Self::new(
+                Condition::InvalidToken,
+                "the token ended before the request could be tried again; nothing was done",
+            ),
             UpstreamError::TooLarge { .. } | UpstreamError::BadAnswer { .. } | UpstreamError::Unsendable(_) => {
                 Self::new(Condition::BadAnswer, "Cosmos' answer cannot be passed on")
             }
@@ -128,7 +131,11 @@ impl From<UpstreamAnswer> for CosmosAnswer {
 pub fn settle(form: Form, action: Action, mut answer: CosmosAnswer) -> Result<CosmosAnswer, Refusal> {
     if let Some(condition) = Condition::of_cosmos(answer.status.as_u16(), answer.substatus()) {
         // For a Cosmos client a failed batch is the 207 that its SDK reads.
-        return if condition == Condition::BatchFailed && form == Form::Cosmos { Ok(answer) } else { Err(told(condition, answer)) };
+        return if condition == Condition::BatchFailed && form == Form::Cosmos {
+            Ok(answer)
+        } else {
+            Err(told(condition, answer))
+        };
     }
     if form.is_workflow() && !fits_a_state(&answer.headers, &answer.body) {
         if !action.is_write() {

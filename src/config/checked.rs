@@ -71,7 +71,7 @@ pub struct Config {
 }
 
 /// Checks a configuration as written. `environment` is asked for the variables it names.
-pub fn check(written: &Written, environment: &[(String, String)]) -> (Option<Config>, Vec<Diagnostic>) {
+pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Option<Config>, Vec<Diagnostic>) {
     let base = written.source.file.parent().map(Path::to_owned).unwrap_or_default();
     let mut check = Check { source: &written.source, places: &written.places, base, environment, findings: Vec::new() };
     let config = check.config(&written.raw);
@@ -100,7 +100,8 @@ impl Check<'_> {
         if self.findings.iter().any(|finding| finding.severity == Severity::Error) {
             return None;
         }
-        let known = issuers.iter().map(|issuer| policy::KnownIssuer { name: issuer.name.clone(), shared: issuer.shared });
+        let known =
+            issuers.iter().map(|issuer| policy::KnownIssuer { name: issuer.name.clone(), shared: issuer.shared });
         Some(Config {
             digest: hex(digest(&SHA256, self.source.text.as_bytes()).as_ref()),
             listen: raw.listen,
@@ -113,7 +114,11 @@ impl Check<'_> {
             issuers,
             ca_file: raw.cosmos.ca_file.as_ref().map(|file| self.base.join(file)),
             exchange: exchange?,
-            upstream: upstream::Config { endpoint: endpoint?, largest_answer: LARGEST_ANSWER, attempt_timeout: ATTEMPT },
+            upstream: upstream::Config {
+                endpoint: endpoint?,
+                largest_answer: LARGEST_ANSWER,
+                attempt_timeout: ATTEMPT,
+            },
             audit,
             limits,
             drain: raw.limits.drain,
@@ -133,7 +138,8 @@ impl Check<'_> {
                 self.refuse("listen", format!("{} would serve plain HTTP off loopback", raw.listen), mend);
             }
             if raw.public_url.is_none() {
-                let mend = "set `public_url` to the address clients use; SDKs follow the one the account document names";
+                let mend =
+                    "set `public_url` to the address clients use; SDKs follow the one the account document names";
                 self.refuse("listen", "a gateway off loopback needs `public_url`", mend);
             }
         }
@@ -157,7 +163,11 @@ impl Check<'_> {
         for (index, issuer) in issuers.iter().enumerate() {
             let at = |key: &str| format!("issuers/{index}/{key}");
             if issuer.name.is_empty() || !names.insert(&issuer.name) {
-                self.refuse(&at("name"), format!("the name `{}` is empty or taken", issuer.name), "give each issuer a name of its own");
+                self.refuse(
+                    &at("name"),
+                    format!("the name `{}` is empty or taken", issuer.name),
+                    "give each issuer a name of its own",
+                );
             }
             if !urls.insert(&issuer.url) {
                 let mend = "make the two issuers one, with both lists of audiences and clients";
@@ -178,9 +188,15 @@ impl Check<'_> {
         if issuer.audiences.is_empty() && !held_by_client {
             let mend = match issuer.kind {
                 WorkloadKind::Cognito => "set `audiences` (resource binding), or `clients`",
-                WorkloadKind::Oidc | WorkloadKind::AwsSts => "set `audiences` to what the issuer writes into `aud` for this gateway",
+                WorkloadKind::Oidc | WorkloadKind::AwsSts => {
+                    "set `audiences` to what the issuer writes into `aud` for this gateway"
+                }
             };
-            self.refuse(&at("name"), format!("issuer `{}` accepts no audience, so no token of it could pass", issuer.name), mend);
+            self.refuse(
+                &at("name"),
+                format!("issuer `{}` accepts no audience, so no token of it could pass", issuer.name),
+                mend,
+            );
         }
         if issuer.kind == WorkloadKind::Oidc && issuer.workload.is_empty() {
             let mend = "set `workload` to claims that only a workload's token has, such as `token_kind: workload`";
@@ -230,9 +246,15 @@ impl Check<'_> {
 
     fn public_url(&mut self, text: &str) -> Option<Url> {
         match Url::parse(text) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/" => Some(url),
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/" => {
+                Some(url)
+            }
             _ => {
-                self.refuse("public_url", format!("`{text}` is no address of a gateway"), "write it as https://host/ or https://host:port/");
+                self.refuse(
+                    "public_url",
+                    format!("`{text}` is no address of a gateway"),
+                    "write it as https://host/ or https://host:port/",
+                );
                 None
             }
         }
@@ -243,11 +265,19 @@ impl Check<'_> {
         match fs::read_to_string(&file) {
             Ok(text) if text.trim().len() >= 16 => Some(Secret::new(text.trim().to_owned())),
             Ok(_) => {
-                self.refuse("admin_token/path", format!("{} holds no token of 16 characters or more", file.display()), "put a long random text there");
+                self.refuse(
+                    "admin_token/path",
+                    format!("{} holds no token of 16 characters or more", file.display()),
+                    "put a long random text there",
+                );
                 None
             }
             Err(error) => {
-                self.refuse("admin_token/path", format!("cannot read {}: {error}", file.display()), "make the file readable to the gateway");
+                self.refuse(
+                    "admin_token/path",
+                    format!("cannot read {}: {error}", file.display()),
+                    "make the file readable to the gateway",
+                );
                 None
             }
         }
@@ -278,7 +308,11 @@ impl Check<'_> {
             raw::AccountKey::Env { variable, field } => {
                 let value = self.environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone());
                 let Some(value) = value else {
-                    self.refuse(AT, format!("the environment has no {variable}"), "set the variable for the gateway's process");
+                    self.refuse(
+                        AT,
+                        format!("the environment has no {variable}"),
+                        "set the variable for the gateway's process",
+                    );
                     return None;
                 };
                 Some(KeySource::Env { variable: variable.clone(), value: Secret::new(value), field: field.clone() })
@@ -323,7 +357,11 @@ impl Check<'_> {
     fn directory(&mut self, path: &str, directory: &Path) -> PathBuf {
         let directory = self.base.join(directory);
         if !directory.is_dir() {
-            self.refuse(path, format!("{} is no directory", directory.display()), "name the directory that holds the files");
+            self.refuse(
+                path,
+                format!("{} is no directory", directory.display()),
+                "name the directory that holds the files",
+            );
         }
         directory
     }
@@ -336,7 +374,10 @@ impl Check<'_> {
 fn issuer_config(raw: &raw::Issuer, algorithms: Vec<Algorithm>) -> IssuerConfig {
     let mut config = IssuerConfig::new(IssuerName::new(raw.name.as_str()), raw.kind, raw.url.clone());
     let expect = |rules: &std::collections::BTreeMap<String, String>| {
-        rules.iter().map(|(claim, value)| (claim.clone(), Expect::from(serde_json::Value::from(value.as_str())))).collect()
+        rules
+            .iter()
+            .map(|(claim, value)| (claim.clone(), Expect::from(serde_json::Value::from(value.as_str()))))
+            .collect()
     };
     config.audiences.clone_from(&raw.audiences);
     config.clients.clone_from(&raw.clients);

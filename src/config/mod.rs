@@ -46,7 +46,10 @@ pub fn settle(written: &Written, environment: &[(String, String)]) -> Result<Loa
 pub fn check(file: &Path, environment: &[(String, String)]) -> Vec<Diagnostic> {
     match load(file, environment) {
         Ok(Loaded { config, mut warnings }) => {
-            warnings.extend(policy::check(&config.policy));
+            warnings.extend(match policy::load(&config.policy) {
+                Ok(policies) => policies.warnings().to_vec(),
+                Err(findings) => findings,
+            });
             warnings.sort_by_key(|finding| finding.severity == Severity::Warning);
             warnings
         }

@@ -16,7 +16,6 @@ use crate::{
 };
 
 /// A stand-in Cosmos DB and a local issuer, serving.
-#[derive(Debug)]
 pub struct Stack {
     /// The stand-in Cosmos DB.
     pub cosmos: Running<Cosmos>,
@@ -25,7 +24,6 @@ pub struct Stack {
 }
 
 /// A stand-in that serves until it is stopped or dropped.
-#[derive(Debug)]
 pub struct Running<T> {
     /// Its handle.
     pub handle: T,

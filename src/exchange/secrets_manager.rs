@@ -8,6 +8,7 @@ use aws_sdk_secretsmanager::{
     error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError},
     operation::get_secret_value::GetSecretValueError,
 };
+use futures_util::FutureExt as _;
 use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
@@ -26,10 +27,10 @@ impl SecretsManager {
     /// The text of the version staged `AWSCURRENT`. The stage is always named: a secret's default is the same today, and
     /// a reader should not have to know.
     pub(super) async fn current(&self, secret_id: &str) -> Result<Zeroizing<String>, SecretsManagerError> {
-        // Boxed: the SDK's futures are nested deeper than the compiler follows inside ours.
-        let client = self.client.get_or_init(|| Box::pin(connect())).await;
+        // Boxed and erased: the SDK's futures are nested deeper than the compiler follows inside ours.
+        let client = self.client.get_or_init(|| connect().boxed()).await;
         let question = client.get_secret_value().secret_id(secret_id).version_stage(CURRENT);
-        let answer = Box::pin(question.send()).await;
+        let answer = question.send().boxed().await;
         let answer = answer.map_err(|error| SecretsManagerError::from_sdk(secret_id, &error))?;
         let refuse = || SecretsManagerError::NotText { secret_id: secret_id.to_owned() };
         answer.secret_string.map(Zeroizing::new).ok_or_else(refuse)

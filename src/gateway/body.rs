@@ -22,8 +22,9 @@ pub(super) async fn read(
     largest: usize,
     memory: &Arc<Semaphore>,
 ) -> Result<Whole, Refusal> {
-    let too_large =
-        || Refusal::new(Condition::ItemTooLarge, format!("the body is larger than {largest} bytes, the largest accepted"));
+    let too_large = || {
+        Refusal::new(Condition::ItemTooLarge, format!("the body is larger than {largest} bytes, the largest accepted"))
+    };
     let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     let length = length.unwrap_or(largest);
     if length > largest {

@@ -197,7 +197,8 @@ async fn metrics(State(desk): State<Desk>) -> Response {
     let gateway = &desk.gateway;
     let fetches = gateway.identity.status().into_iter().map(|issuer| (issuer.name.to_string(), issuer.fetches));
     gateway.metrics.observe(gateway.broker.mints(), gateway.journal.counters().records, fetches);
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.render())
+        .into_response()
 }
 
 async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {
@@ -231,9 +232,9 @@ async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {
             "kind": "resource_token",
             "enforced_by": "cosmos",
             "account_key": {
-                "source": broker.key.kind,
+                "source": broker.key.source,
                 "since": broker.key.since.map(Timestamp::rfc3339),
-                "error": broker.key.last_error.map(|error| error.to_string()),
+                "error": broker.key.last_error.map(|trouble| trouble.error.to_string()),
             },
             "cached_tokens": broker.cached_tokens,
             "mints": broker.mints,
@@ -248,7 +249,8 @@ async fn reload(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     }
     let applied = desk.reload();
     let code = if applied { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
-    (code, Json(json!({"applied": applied, "revision": desk.gateway.policy.current().revision().as_str()}))).into_response()
+    (code, Json(json!({"applied": applied, "revision": desk.gateway.policy.current().revision().as_str()})))
+        .into_response()
 }
 
 fn unauthorized() -> Response {

@@ -37,13 +37,18 @@ pub(super) fn routes(door: Door) -> Router {
 }
 
 /// RFC 9728: whom to ask for a token.
-async fn protected_resource(State(door): State<Door>, Extension(connection): Extension<Connection>, request: Request) -> Response {
+async fn protected_resource(
+    State(door): State<Door>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Response {
     let Some(resource) = door.gateway.address(&request, connection.encrypted) else {
         return StatusCode::NOT_FOUND.into_response();
     };
+    let issuers: Vec<String> = door.gateway.identity.status().into_iter().map(|issuer| issuer.url).collect();
     let metadata = json!({
         "resource": resource.as_str(),
-        "authorization_servers": door.gateway.identity.issuer_urls(),
+        "authorization_servers": issuers,
         "bearer_methods_supported": ["header"],
         "resource_name": "stepgate",
     });

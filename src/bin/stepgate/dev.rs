@@ -41,7 +41,9 @@ enum Part {
     #[command(after_help = "Example:\n  stepgate dev issuer --config config/dev.yaml")]
     Issuer,
     /// Print a token from the running local issuer
-    #[command(after_help = "Example:\n  curl -H \"authorization: Bearer $(stepgate dev token --client fulfilment)\" ...")]
+    #[command(
+        after_help = "Example:\n  curl -H \"authorization: Bearer $(stepgate dev token --client fulfilment)\" ..."
+    )]
     Token {
         /// The client, as in the configuration.
         #[arg(long)]
@@ -117,7 +119,12 @@ fn read(config: Option<PathBuf>, environment: &[(String, String)]) -> Result<(Wr
 }
 
 /// The gateway with both stand-ins.
-async fn everything(mut written: Written, dev: Dev, environment: &[(String, String)], format: Format) -> Result<ExitCode, Trouble> {
+async fn everything(
+    mut written: Written,
+    dev: Dev,
+    environment: &[(String, String)],
+    format: Format,
+) -> Result<ExitCode, Trouble> {
     let stack = Stack::start(&dev).await?;
     stack.wire(&mut written.raw, &dev);
     let mut loaded = config::settle(&written, environment).map_err(Trouble::Findings)?;
@@ -126,7 +133,7 @@ async fn everything(mut written: Written, dev: Dev, environment: &[(String, Stri
     let admin_token = loaded.config.admin_token.get_or_insert(made).clone();
     let audit = loaded.config.audit.directory.clone();
     let server = Server::start(loaded.config).await?;
-    let workload = dev.issuer.clients.iter().find(|client| client.kind == config::dev::ClientKind::Workload);
+    let workload = dev.issuer.clients.iter().find(|client| client.kind == config::dev::Kind::Workload);
     let token = workload.and_then(|client| stack.issuer.handle.token(&client.client_id)).unwrap_or_default();
     let addresses = [
         ("gateway", server.gateway_url()),
@@ -150,8 +157,12 @@ async fn everything(mut written: Written, dev: Dev, environment: &[(String, Stri
             let (gateway, admin) = (server.gateway_url(), server.admin_url());
             println!("audit    {}\n", audit.display());
             println!("# read an order as the workflow `fulfilment`\nTOKEN={token}");
-            println!("curl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/shop/colls/orders/docs/o-1001?partitionKey=t1'\n");
-            println!("# what the policy does not grant\ncurl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/finance/colls/ledger/docs/l-1?partitionKey=a1'\n");
+            println!(
+                "curl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/shop/colls/orders/docs/o-1001?partitionKey=t1'\n"
+            );
+            println!(
+                "# what the policy does not grant\ncurl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/finance/colls/ledger/docs/l-1?partitionKey=a1'\n"
+            );
             println!("# how the gateway is, and a reload\ncurl {admin}/status");
             println!("curl -X POST -H 'authorization: Bearer {}' {admin}/reload\n", admin_token.expose());
             println!("Ctrl-C stops it.");
@@ -179,7 +190,10 @@ async fn alone(name: &str, url: &str, format: Format) -> Result<ExitCode, Troubl
 async fn fetch_token(dev: &Dev, client_id: &str) -> Result<String, Trouble> {
     let Some(client) = dev.issuer.clients.iter().find(|client| client.client_id == client_id) else {
         let known: Vec<&str> = dev.issuer.clients.iter().map(|client| client.client_id.as_str()).collect();
-        return Err(Trouble::Failure(format!("no client `{client_id}` in the configuration; there are {}", known.join(", "))));
+        return Err(Trouble::Failure(format!(
+            "no client `{client_id}` in the configuration; there are {}",
+            known.join(", ")
+        )));
     };
     let form = url::form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", "client_credentials")

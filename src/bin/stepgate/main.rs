@@ -19,10 +19,15 @@ use clap_complete::Shell;
 
 /// An identity-aware gateway between AWS Step Functions HTTP Tasks and Azure Cosmos DB.
 #[derive(Parser)]
-#[command(name = "stepgate", version, propagate_version = true, after_help = "\
+#[command(
+    name = "stepgate",
+    version,
+    propagate_version = true,
+    after_help = "\
 Example:
   stepgate demo                                 see it work, on this machine alone
-  stepgate serve --config /etc/stepgate/stepgate.yaml")]
+  stepgate serve --config /etc/stepgate/stepgate.yaml"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

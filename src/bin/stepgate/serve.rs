@@ -42,7 +42,9 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             Err(error) => return exit::failed(error),
         };
         match args.format {
-            Format::Json => println!("{}", json!({"ready": true, "gateway": server.gateway_url(), "admin": server.admin_url()})),
+            Format::Json => {
+                println!("{}", json!({"ready": true, "gateway": server.gateway_url(), "admin": server.admin_url()}))
+            }
             Format::Text => println!("gateway  {}\nadmin    {}", server.gateway_url(), server.admin_url()),
         }
         match until_stopped(&server).await {
@@ -78,8 +80,8 @@ pub(crate) async fn until_stopped(server: &Server) -> io::Result<()> {
         stop.cancel();
         Ok(())
     };
-    let ((), signals) = tokio::join!(serving, signals);
-    signals
+    let (served, signals): (_, io::Result<()>) = tokio::join!(serving, signals);
+    served.and(signals)
 }
 
 /// The environment, read once; only the configuration looks into it.
@@ -91,6 +93,7 @@ pub(crate) fn environment() -> Vec<(String, String)> {
 
 /// Starts the log at the level that `STEPGATE_LOG` names.
 pub(crate) fn start_log(environment: &[(String, String)]) {
-    let filter = environment.iter().find(|(name, _)| name == "STEPGATE_LOG").map_or("info", |(_, value)| value.as_str());
+    let filter =
+        environment.iter().find(|(name, _)| name == "STEPGATE_LOG").map_or("info", |(_, value)| value.as_str());
     telemetry::start_log(filter);
 }

@@ -42,4 +42,3 @@ pub struct Aad {
     /// Where its keys are.
     pub jwks_uri: Url,
 }
-

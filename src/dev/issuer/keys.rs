@@ -5,10 +5,8 @@ use std::sync::{Arc, OnceLock};
 use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
+use super::signing::{SigningError, SigningKey};
 use crate::config::dev::SigningAlgorithm;
-use super::{
-    signing::{SigningError, SigningKey},
-};
 
 /// Most keys that stay published after they stopped signing.
 const MOST_RETIRED: usize = 8;

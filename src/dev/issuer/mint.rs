@@ -4,11 +4,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
-use crate::config::dev::SigningAlgorithm;
 use super::{
     Issuer,
     signing::{Signature, SigningError},
 };
+use crate::config::dev::SigningAlgorithm;
 
 /// A token to order. Left empty, it is a good one of a workload called `minted`.
 #[derive(Clone, Debug, Default, Deserialize)]

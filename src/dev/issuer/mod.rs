@@ -33,7 +33,7 @@ pub use self::{
 };
 use crate::{
     clock::{Clock, Timestamp},
-    config::dev::{self, Client, Kind, SigningAlgorithm},
+    config::dev::{self, Client, Kind},
 };
 
 /// The issuer; clones are the same one.

@@ -16,11 +16,11 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use url::form_urlencoded;
 
-use crate::config::dev::SigningAlgorithm;
 use super::{
     Issuer, Outage, Rotation, Stats,
     grant::{self, GrantError},
 };
+use crate::config::dev::SigningAlgorithm;
 
 /// Serves `issuer` on `listener` until `shutdown` resolves.
 pub async fn serve(

@@ -15,9 +15,9 @@ use tokio::{net::TcpListener, task::JoinSet};
 
 use super::{Issuer, Mint, serve};
 use crate::{
-    config::dev::{Client, Issuer as Config, Kind, SigningAlgorithm},
     access::{IssuerName, WorkloadKind},
     clock::{Clock, ManualClock, Timestamp},
+    config::dev::{Client, Issuer as Config, Kind, SigningAlgorithm},
     identity::{Expect, Identity, IdentityError, IssuerConfig, Reason, VerifiedSubject},
     secret::Secret,
     transport::Transport,
