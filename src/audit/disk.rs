@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write as _,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,9 @@ use super::{
     recover::sync_directory,
     segment::SegmentName,
 };
+
+/// The log names workloads and data: for its owner, and for the group that a log shipper is in.
+const MODE: u32 = 0o640;
 
 /// A segment open for writing. Lengths count what was written as a whole; bytes after them are a failed write's.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ impl OpenSegment {
         let notes_path = name.checkpoints(directory);
         let failed = |source| AuditError::at(&notes_path, "make", source);
         // A try that failed halfway may have left the file, but never a line under it.
-        let notes = OpenOptions::new().create(true).write(true).truncate(true).open(&notes_path).map_err(failed)?;
+        let notes =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(MODE).open(&notes_path).map_err(failed)?;
         (&notes).write_all(opening.as_bytes()).map_err(failed)?;
         if sync {
             notes.sync_all().and_then(|()| sync_directory(directory)).map_err(failed)?;
@@ -56,7 +60,7 @@ impl OpenSegment {
     ) -> Result<Self, AuditError> {
         let path = name.lines(directory);
         let failed = |source| AuditError::at(&path, "open", source);
-        let lines = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let lines = OpenOptions::new().create(true).append(true).mode(MODE).open(&path).map_err(failed)?;
         if sync {
             // What an earlier process wrote may still be in the kernel alone.
             lines.sync_all().and_then(|()| sync_directory(directory)).map_err(failed)?;
