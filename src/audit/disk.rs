@@ -40,12 +40,17 @@ impl OpenSegment {
     pub(super) fn create(directory: &Path, name: SegmentName, opening: &str, sync: bool) -> Result<Self, AuditError> {
         let notes_path = name.checkpoints(directory);
         let failed = |source| AuditError::at(&notes_path, "make", source);
-        // A try that failed halfway may have left the file, but never a line under it.
-        let notes =
-            OpenOptions::new().create(true).write(true).truncate(true).mode(MODE).open(&notes_path).map_err(failed)?;
-        (&notes).write_all(opening.as_bytes()).map_err(failed)?;
+        // Written beside and renamed, so that no reader and no crash sees half of it.
+        let fresh = notes_path.with_extension("checkpoints.new");
+        let mut notes =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(MODE).open(&fresh).map_err(failed)?;
+        notes.write_all(opening.as_bytes()).map_err(failed)?;
         if sync {
-            notes.sync_all().and_then(|()| sync_directory(directory)).map_err(failed)?;
+            notes.sync_all().map_err(failed)?;
+        }
+        std::fs::rename(&fresh, &notes_path).map_err(failed)?;
+        if sync {
+            sync_directory(directory).map_err(failed)?;
         }
         Self::resume(directory, name, 0, 0, sync)
     }
@@ -144,5 +149,51 @@ impl OpenSegment {
             return Err(AuditError::Changed(self.path.clone()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(directory: &Path) -> (OpenSegment, Head) {
+        let mut segment = OpenSegment::create(directory, SegmentName::FIRST, "notes", true).unwrap();
+        let mut line = br#"{"prev":""}"#.to_vec();
+        let hash = chain::seal(Head::GENESIS.hash, &mut line);
+        segment.write(&line, 0).unwrap();
+        (segment, Head { records: 1, hash })
+    }
+
+    /// What a write leaves that stops halfway: bytes beyond the length, no longer than it tried.
+    #[test]
+    fn the_bytes_of_a_failed_write_are_cut_and_the_rest_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut segment, head) = segment(directory.path());
+        let whole = std::fs::read(&segment.path).unwrap();
+        segment.attempted += 100;
+        segment.lines.write_all(b"half a rec").unwrap();
+        segment.notes.write_all(b"half a note").unwrap();
+        assert!(matches!(segment.write(b"more\n", 0), Err(AuditError::Changed(_))), "never written behind");
+
+        segment.mend(head).unwrap();
+        assert_eq!(std::fs::read(&segment.path).unwrap(), whole);
+        assert_eq!(std::fs::read(&segment.notes_path).unwrap(), b"notes");
+    }
+
+    #[test]
+    fn what_another_program_did_to_the_file_is_not_mended_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut segment, head) = segment(directory.path());
+        segment.lines.write_all(b"planted").unwrap();
+        assert!(matches!(segment.mend(head), Err(AuditError::Changed(_))));
+
+        let (segment, _) = self::segment(tempfile::tempdir().unwrap().path());
+        assert!(matches!(segment.mend(head), Err(AuditError::Gone(_))));
+
+        let directory = tempfile::tempdir().unwrap();
+        let (segment, head) = self::segment(directory.path());
+        let text = std::fs::read_to_string(&segment.path).unwrap();
+        std::fs::write(&segment.path, text.replace("\"hash\":\"", "\"hash\":\"0").replacen('}', "", 1)).unwrap();
+        assert!(matches!(segment.mend(head), Err(AuditError::Changed(_))));
     }
 }

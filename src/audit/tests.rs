@@ -421,6 +421,24 @@ async fn a_log_cut_back_below_a_checkpoint_is_found() {
 }
 
 #[tokio::test]
+async fn a_chain_computed_anew_without_the_key_is_found() {
+    let directory = written(6, 1 << 20).await;
+    let segment = &files(directory.path(), ".jsonl")[0];
+    let (mut prev, mut forged) = (Hash::GENESIS, Vec::new());
+    for (line, sequence) in lines(directory.path()).iter().zip(1..) {
+        let mut record = ocsf::parse(line.as_bytes()).unwrap();
+        if sequence == 4 {
+            record.entry.bytes_out = 0;
+        }
+        let mut line = ocsf::render(&record, &prev.to_string()).unwrap();
+        prev = chain::seal(prev, &mut line);
+        forged.extend_from_slice(&line);
+    }
+    fs::write(segment, forged).unwrap();
+    assert_eq!(refused(directory.path()).wrong, Wrong::CheckpointHash(6).to_string());
+}
+
+#[tokio::test]
 async fn a_removed_file_is_found() {
     let directory = written(40, 8 * 1024).await;
     let all: Vec<PathBuf> = [".jsonl", ".checkpoints", "checkpoint.pub"]
