@@ -3,7 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::Write as _,
-    os::unix::fs::{FileExt as _, MetadataExt as _},
+    os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,9 @@ use super::{
     recover::sync_directory,
     segment::SegmentName,
 };
+
+/// The log names workloads and data: for its owner, and for the group that a log shipper is in.
+const MODE: u32 = 0o640;
 
 /// A segment open for writing. Lengths count what was written as a whole; bytes after them are a failed write's.
 #[derive(Debug)]
@@ -37,11 +40,17 @@ impl OpenSegment {
     pub(super) fn create(directory: &Path, name: SegmentName, opening: &str, sync: bool) -> Result<Self, AuditError> {
         let notes_path = name.checkpoints(directory);
         let failed = |source| AuditError::at(&notes_path, "make", source);
-        // A try that failed halfway may have left the file, but never a line under it.
-        let notes = OpenOptions::new().create(true).write(true).truncate(true).open(&notes_path).map_err(failed)?;
-        (&notes).write_all(opening.as_bytes()).map_err(failed)?;
+        // Written beside and renamed, so that no reader and no crash sees half of it.
+        let fresh = notes_path.with_extension("checkpoints.new");
+        let mut notes =
+            OpenOptions::new().create(true).write(true).truncate(true).mode(MODE).open(&fresh).map_err(failed)?;
+        notes.write_all(opening.as_bytes()).map_err(failed)?;
         if sync {
-            notes.sync_all().and_then(|()| sync_directory(directory)).map_err(failed)?;
+            notes.sync_all().map_err(failed)?;
+        }
+        std::fs::rename(&fresh, &notes_path).map_err(failed)?;
+        if sync {
+            sync_directory(directory).map_err(failed)?;
         }
         Self::resume(directory, name, 0, 0, sync)
     }
@@ -56,7 +65,7 @@ impl OpenSegment {
     ) -> Result<Self, AuditError> {
         let path = name.lines(directory);
         let failed = |source| AuditError::at(&path, "open", source);
-        let lines = OpenOptions::new().create(true).append(true).open(&path).map_err(failed)?;
+        let lines = OpenOptions::new().create(true).append(true).mode(MODE).open(&path).map_err(failed)?;
         if sync {
             // What an earlier process wrote may still be in the kernel alone.
             lines.sync_all().and_then(|()| sync_directory(directory)).map_err(failed)?;
@@ -140,5 +149,51 @@ impl OpenSegment {
             return Err(AuditError::Changed(self.path.clone()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(directory: &Path) -> (OpenSegment, Head) {
+        let mut segment = OpenSegment::create(directory, SegmentName::FIRST, "notes", true).unwrap();
+        let mut line = br#"{"prev":""}"#.to_vec();
+        let hash = chain::seal(Head::GENESIS.hash, &mut line);
+        segment.write(&line, 0).unwrap();
+        (segment, Head { records: 1, hash })
+    }
+
+    /// What a write leaves that stops halfway: bytes beyond the length, no longer than it tried.
+    #[test]
+    fn the_bytes_of_a_failed_write_are_cut_and_the_rest_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut segment, head) = segment(directory.path());
+        let whole = std::fs::read(&segment.path).unwrap();
+        segment.attempted += 100;
+        segment.lines.write_all(b"half a rec").unwrap();
+        segment.notes.write_all(b"half a note").unwrap();
+        assert!(matches!(segment.write(b"more\n", 0), Err(AuditError::Changed(_))), "never written behind");
+
+        segment.mend(head).unwrap();
+        assert_eq!(std::fs::read(&segment.path).unwrap(), whole);
+        assert_eq!(std::fs::read(&segment.notes_path).unwrap(), b"notes");
+    }
+
+    #[test]
+    fn what_another_program_did_to_the_file_is_not_mended_away() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut segment, head) = segment(directory.path());
+        segment.lines.write_all(b"planted").unwrap();
+        assert!(matches!(segment.mend(head), Err(AuditError::Changed(_))));
+
+        let (segment, _) = self::segment(tempfile::tempdir().unwrap().path());
+        assert!(matches!(segment.mend(head), Err(AuditError::Gone(_))));
+
+        let directory = tempfile::tempdir().unwrap();
+        let (segment, head) = self::segment(directory.path());
+        let text = std::fs::read_to_string(&segment.path).unwrap();
+        std::fs::write(&segment.path, text.replace("\"hash\":\"", "\"hash\":\"0").replacen('}', "", 1)).unwrap();
+        assert!(matches!(segment.mend(head), Err(AuditError::Changed(_))));
     }
 }

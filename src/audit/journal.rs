@@ -103,8 +103,11 @@ pub enum AuditError {
         /// Why not.
         problem: KeyProblem,
     },
+    /// There is no log to read.
+    #[error("there is no audit log in {}", .0.display())]
+    NoLog(PathBuf),
     /// The log was damaged or changed.
-    #[error("{0}: the audit log was damaged or changed; keep the directory as evidence and give the gateway a new one")]
+    #[error("{0}: the audit log was damaged or changed; keep it as evidence and start the gateway in a new directory")]
     Damaged(#[from] Damage),
     /// A file of the log was removed or replaced while the journal was open.
     #[error("{} is gone: put it back, or start the gateway with a new directory", .0.display())]

@@ -17,24 +17,31 @@
 //! One thread owns the files, since a sync blocks; it commits in groups, so two hundred waiting records cost one or two
 //! syncs. A sync that failed is never tried again on the same file: the tail is read back and a new segment begun.
 //! Requests refused before an identity is known come through [`Journal::refuse`], which never waits and never starves the
-//! others. The names of a record's members are in `ocsf` and `fields`; those names are a promise to scripts.
+//! others. `trace` and `tail` read the log for people, and check nothing. The names of a record's members are in `ocsf` and `fields`; those names are a promise to scripts.
 
 mod chain;
 mod checkpoint;
 mod disk;
+mod display;
+mod draw;
 mod fields;
 mod journal;
 mod key;
 mod ocsf;
+mod reader;
 mod record;
 mod recover;
 mod refusals;
 mod segment;
 mod status;
+mod tail;
+mod trace;
 mod verify;
 mod walk;
 mod writer;
 
+#[cfg(test)]
+mod reading_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]
@@ -44,10 +51,13 @@ pub use chain::{Hash, Misfit};
 pub use fields::Unreadable;
 pub use journal::{AuditError, Config, Durability, Journal, Unavailable};
 pub use key::{KeyProblem, PublicKey};
+pub use reader::Reader;
 pub use record::{
     Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Record, Ruling, Sequence, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 pub use segment::{Damage, Wrong};
 pub use status::{Counters, Health, SYNC_BUCKETS, Status};
+pub use tail::Filter;
+pub use trace::{Call, Outcome, Totals, Trace, TraceError, Try, TryKey, Visit, trace};
 pub use verify::{FirstBad, Report, Trust, verify};

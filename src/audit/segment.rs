@@ -225,6 +225,11 @@ impl Lines {
         Ok(Some(Line { number: self.number, offset, bytes, finished }))
     }
 
+    /// The line that was given last, without its newline.
+    pub(super) fn last(&self) -> &[u8] {
+        self.buffer.strip_suffix(b"\n").unwrap_or(&self.buffer)
+    }
+
     /// Goes back to the beginning of a line that was unfinished, to read it again when more of it is there.
     pub(super) fn rewind_to(&mut self, offset: u64) -> io::Result<()> {
         use std::io::{Seek as _, SeekFrom};

@@ -260,6 +260,34 @@ async fn an_intent_without_outcome_shows_as_unknown() {
 }
 
 #[tokio::test]
+async fn a_start_reads_what_is_recent_and_leaves_the_rest_to_verify() {
+    let directory = tempfile::tempdir().unwrap();
+    let (clock, hand) = clock();
+    let config = Config { segment_bytes: 1, ..Config::in_directory(directory.path()) };
+    let journal = Journal::open(config.clone(), clock.clone()).unwrap();
+    for n in 0..4 {
+        journal.append(entry(Phase::Outcome, &n.to_string())).await.unwrap();
+        hand.advance(Duration::from_secs(8 * 60));
+    }
+    journal.close().await.unwrap();
+    drop(journal);
+
+    let spoil = |segment: usize| {
+        let path = files(directory.path(), ".jsonl").remove(segment);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen("shop", "ship", 1)).unwrap();
+        (path, text)
+    };
+    // The last record is in the fourth segment, at minute 24: the second, at minute 8, is the first within its window.
+    let (path, text) = spoil(0);
+    Journal::open(config.clone(), clock.clone()).unwrap().close().await.unwrap();
+    assert_eq!(refused(directory.path()).sequence, Some(1));
+    fs::write(path, text).unwrap();
+    spoil(1);
+    assert!(matches!(Journal::open(config, clock), Err(AuditError::Damaged(_))));
+}
+
+#[tokio::test]
 async fn a_removed_segment_refuses_appends_until_it_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let (clock, hand) = clock();
@@ -390,6 +418,24 @@ async fn a_log_cut_back_below_a_checkpoint_is_found() {
     let bad = refused(directory.path());
     assert_eq!(bad.sequence, Some(5));
     assert_eq!(bad.wrong, "the log was cut back: 6 records are signed, 4 are here");
+}
+
+#[tokio::test]
+async fn a_chain_computed_anew_without_the_key_is_found() {
+    let directory = written(6, 1 << 20).await;
+    let segment = &files(directory.path(), ".jsonl")[0];
+    let (mut prev, mut forged) = (Hash::GENESIS, Vec::new());
+    for (line, sequence) in lines(directory.path()).iter().zip(1..) {
+        let mut record = ocsf::parse(line.as_bytes()).unwrap();
+        if sequence == 4 {
+            record.entry.bytes_out = 0;
+        }
+        let mut line = ocsf::render(&record, &prev.to_string()).unwrap();
+        prev = chain::seal(prev, &mut line);
+        forged.extend_from_slice(&line);
+    }
+    fs::write(segment, forged).unwrap();
+    assert_eq!(refused(directory.path()).wrong, Wrong::CheckpointHash(6).to_string());
 }
 
 #[tokio::test]
