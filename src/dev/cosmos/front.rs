@@ -18,7 +18,7 @@ use super::{
     enforce, entra,
     faults::Effect,
     keyring::{Claim, string_to_sign},
-    permissions, procedures,
+    patch, permissions, procedures,
     record::Recorded,
     refusal::{EntraFault, Refusal},
     request::{Asked, Part, Target, header},
@@ -168,6 +168,10 @@ impl Front {
                     Part::Procedure(id) if asked.method == "POST" => {
                         checks::check(asked, facts?, emulator).await?;
                         procedures::execute(&self.cosmos, asked, place, id)
+                    }
+                    Part::Item(id) if asked.method == "PATCH" => {
+                        checks::check(asked, facts?, emulator).await?;
+                        patch::carry_out(asked, id, emulator).await
                     }
                     _ => {
                         checks::check(asked, facts?, emulator).await?;

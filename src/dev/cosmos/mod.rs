@@ -27,6 +27,7 @@ mod faults;
 mod front;
 mod keyring;
 mod partition;
+mod patch;
 mod permissions;
 mod procedures;
 mod record;

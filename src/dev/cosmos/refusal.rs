@@ -103,6 +103,8 @@ pub(super) enum Refusal {
     OwnerNotFound,
     #[error("Resource with specified id or name already exists.")]
     Conflict,
+    #[error("One of the specified pre-condition is not met.")]
+    ConditionNotMet,
     #[error("Request size is too large")]
     TooLarge,
     #[error("The request is not served here: {0}")]
@@ -140,6 +142,7 @@ impl Refusal {
             Self::NotCurrent { .. } | Self::InsufficientPermissions | Self::NotByEntra { .. } => StatusCode::FORBIDDEN,
             Self::NotFound | Self::OwnerNotFound => StatusCode::NOT_FOUND,
             Self::Conflict => StatusCode::CONFLICT,
+            Self::ConditionNotMet => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotServed(_) => StatusCode::NOT_IMPLEMENTED,
             _ => StatusCode::BAD_REQUEST,
@@ -156,6 +159,7 @@ impl Refusal {
             Self::NotByEntra { .. } => 5300,
             Self::PartitionKeyMismatch | Self::PartitionKeyDepth => 1001,
             Self::OwnerNotFound => 1003,
+            Self::ConditionNotMet => 1110,
             _ => return None,
         })
     }

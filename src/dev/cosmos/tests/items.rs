@@ -65,13 +65,37 @@ async fn patches_come_in_every_dialect() {
         let answer = stand.ask(By::Key, "PATCH", ONE, &headers, body.clone()).await.expect(200);
         assert_eq!(answer.body["total"], 11 + step, "{content_type} {body}");
     }
-    let conditional = json!({ "condition": "from c where c.total > 1000", "operations": operations });
-    let answer = stand.ask(By::Key, "PATCH", ONE, &[A], conditional).await;
-    assert!(!answer.status.is_success(), "{}", answer.body);
     let moved = json!([{ "op": "set", "path": "/tenant", "value": "b" }]);
     stand.ask(By::Key, "PATCH", ONE, &[A], moved).await.expect(400);
     let headers = [A, ("content-type", "text/plain")];
     stand.ask(By::Key, "PATCH", ONE, &headers, object).await.expect(400);
+}
+
+#[tokio::test]
+async fn a_conditional_patch_asks_first() {
+    let stand = Stand::new().await;
+    let patch = async |id: &str, condition: &str| {
+        let operations = json!([{ "op": "incr", "path": "/total", "value": 1 }]);
+        let body = json!({ "condition": condition, "operations": operations });
+        stand.ask(By::Key, "PATCH", &format!("{DOCS}/{id}"), &[A], body).await
+    };
+    assert_eq!(patch("1", "from c where c.total = 10").await.expect(200).body["total"], 11);
+    assert_eq!(patch("1", "from c where c.total = 10").await.expect(412).substatus(), 1110);
+    patch("none", "from c where c.total = 10").await.expect(404);
+    patch("2", "from c where c.total = 20").await.expect(404);
+    patch("1", "from c where (").await.expect(400);
+    assert_eq!(stand.ask(By::Key, "GET", ONE, &[A], Value::Null).await.expect(200).body["total"], 11);
+}
+
+#[tokio::test]
+async fn of_conditional_patches_at_once_one_wins() {
+    let stand = Stand::new().await;
+    let body = json!({ "condition": "from c where c.total = 10", "operations": [{ "op": "incr", "path": "/total", "value": 1 }] });
+    let patches = (0..8).map(|_| stand.ask(By::Key, "PATCH", ONE, &[A], body.clone()));
+    let statuses = futures_util::future::join_all(patches).await.into_iter().map(|answer| answer.status.as_u16());
+    let mut statuses: Vec<u16> = statuses.collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 412, 412, 412, 412, 412, 412, 412]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod admin;
 mod authorization;
 mod enforcement;
+mod entra;
 mod items;
 mod permissions;
 
