@@ -12,8 +12,8 @@ use std::{
 use clap::{Args, Subcommand, ValueEnum};
 use stepgate::audit::{self, AuditError, Filter, Phase, Reader, Report, Trace, Verdict};
 
-/// The log does not verify.
-const NOT_VERIFIED: u8 = 5;
+use crate::exit;
+
 /// How often `tail -f` looks for more.
 const POLL: Duration = Duration::from_millis(200);
 
@@ -168,7 +168,7 @@ fn verify(command: &Verify) -> Result<ExitCode, Failure> {
         ReportFormat::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
         ReportFormat::Text => write_report(&mut out, &command.directory, &report)?,
     }
-    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(NOT_VERIFIED) })
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::UNVERIFIED) })
 }
 
 fn write_report(out: &mut impl Write, directory: &Path, report: &Report) -> io::Result<()> {

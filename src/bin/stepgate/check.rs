@@ -32,5 +32,5 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             println!("{}: {errors} errors, {warnings} warnings", args.config.display());
         }
     }
-    if errors > 0 || (args.deny_warnings && warnings > 0) { exit::problems() } else { exit::FINE }
+    if errors > 0 || (args.deny_warnings && warnings > 0) { exit::PROBLEMS.into() } else { exit::FINE }
 }

@@ -66,10 +66,7 @@ impl<E: fmt::Display> From<E> for Trouble {
 impl Trouble {
     pub(crate) fn tell(self) -> ExitCode {
         match self {
-            Self::Findings(findings) => {
-                exit::print_findings(&findings);
-                exit::problems()
-            }
+            Self::Findings(findings) => exit::problems(&findings),
             Self::Failure(reason) => exit::failed(reason),
         }
     }

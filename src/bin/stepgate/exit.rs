@@ -6,26 +6,25 @@ use stepgate::diagnostic::Diagnostic;
 
 /// It worked.
 pub(crate) const FINE: ExitCode = ExitCode::SUCCESS;
+/// It did not work.
+pub(crate) const FAILED: u8 = 1;
+/// A decision was deny.
+pub(crate) const DENIED: u8 = 3;
+/// A check found problems.
+pub(crate) const PROBLEMS: u8 = 4;
+/// An audit log does not verify.
+pub(crate) const UNVERIFIED: u8 = 5;
 
 /// It did not work: says why on standard error.
 pub(crate) fn failed(reason: impl Display) -> ExitCode {
     eprintln!("stepgate: {reason}");
-    ExitCode::from(1)
+    FAILED.into()
 }
 
-/// A decision was deny.
-pub(crate) fn denied() -> ExitCode {
-    ExitCode::from(3)
-}
-
-/// A check found problems.
-pub(crate) fn problems() -> ExitCode {
-    ExitCode::from(4)
-}
-
-/// An audit log does not verify.
-pub(crate) fn unverified() -> ExitCode {
-    ExitCode::from(5)
+/// A check found problems: prints them for people, one block each.
+pub(crate) fn problems(findings: &[Diagnostic]) -> ExitCode {
+    print_findings(findings);
+    PROBLEMS.into()
 }
 
 /// Prints findings for people, one block each.

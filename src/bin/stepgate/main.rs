@@ -46,11 +46,12 @@ enum Command {
     /// Check a configuration and its policies: every problem at once
     Check(check::Args),
     /// Test, explain and compare policies
-    Policy(policy::Args),
+    #[command(subcommand)]
+    Policy(policy::Command),
     /// Print the schema of the configuration
     Config(config::Args),
     /// Verify and read the audit log
-    Audit(audit::Args),
+    Audit(audit::Audit),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  stepgate completions bash > /etc/bash_completion.d/stepgate")]
     Completions {
@@ -76,7 +77,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "dev")]
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
-        Command::Policy(args) => policy::run(args),
+        Command::Policy(command) => policy::run(command),
         Command::Config(args) => config::run(&args),
         Command::Audit(args) => audit::run(args),
         Command::Completions { shell } => {

@@ -15,9 +15,7 @@ use stepgate::{
     policy::{self, Change, Config, Difference, Holder, PolicySet, Question, SideError, TestReport},
 };
 
-const FAILED: u8 = 1;
-const DENIED: u8 = 3;
-const PROBLEMS: u8 = 4;
+use crate::exit;
 
 /// Ask the policy files, without a gateway.
 #[derive(Subcommand, Debug)]
@@ -158,13 +156,15 @@ impl Failure {
         let (text, code) = match self {
             Self::Policy(diagnostics) | Self::Side(SideError::Policy(diagnostics)) => {
                 let texts: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
-                (texts.join("\n"), PROBLEMS)
+                (texts.join("\n"), exit::PROBLEMS)
             }
-            Self::Side(error) => (format!("stepgate: {error}"), FAILED),
-            Self::Request(path, error) => (format!("stepgate: {} cannot be read: {error}", path.display()), FAILED),
+            Self::Side(error) => (format!("stepgate: {error}"), exit::FAILED),
+            Self::Request(path, error) => {
+                (format!("stepgate: {} cannot be read: {error}", path.display()), exit::FAILED)
+            }
             // Whoever read the answer through a pipe has seen enough.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return ExitCode::SUCCESS,
-            Self::Output(error) => (format!("stepgate: the answer cannot be written: {error}"), FAILED),
+            Self::Output(error) => (format!("stepgate: the answer cannot be written: {error}"), exit::FAILED),
         };
         // Nothing is left to do when even this cannot be written.
         let _ = writeln!(io::stderr(), "{text}");
@@ -197,13 +197,13 @@ fn test(arguments: &Test) -> Result<ExitCode, Failure> {
         Format::Json => print_json(&json!(report))?,
         Format::Text => print(&test_text(&report, arguments.min_coverage.filter(|_| !covered)))?,
     }
-    Ok(if report.failed == 0 && covered { ExitCode::SUCCESS } else { ExitCode::from(PROBLEMS) })
+    Ok(if report.failed == 0 && covered { ExitCode::SUCCESS } else { ExitCode::from(exit::PROBLEMS) })
 }
 
 fn test_text(report: &TestReport, missed: Option<u8>) -> String {
     let mut lines = Vec::new();
     for case in &report.cases {
-        let mark = if case.passed { "ok    " } else { "FAILED" };
+        let mark = if case.passed { "ok    " } else { "exit::FAILED" };
         lines.push(format!("{mark}  {} ({})", case.name, case.place));
         if let Some(problem) = &case.problem {
             lines.push(format!("        {problem}"));
@@ -230,7 +230,7 @@ fn explain(arguments: &Explain) -> Result<ExitCode, Failure> {
         Format::Json => print_json(&explanation.to_json())?,
         Format::Text => print(&explanation.to_string())?,
     }
-    Ok(if explanation.decision.is_allow() { ExitCode::SUCCESS } else { ExitCode::from(DENIED) })
+    Ok(if explanation.decision.is_allow() { ExitCode::SUCCESS } else { ExitCode::from(exit::DENIED) })
 }
 
 fn who_can(arguments: &WhoCan) -> Result<ExitCode, Failure> {
@@ -278,7 +278,7 @@ fn diff(arguments: &Diff) -> Result<ExitCode, Failure> {
         Format::Text => print(&difference_text(&difference))?,
     }
     let widened = arguments.fail_on_widening && difference.widens();
-    Ok(if widened { ExitCode::from(PROBLEMS) } else { ExitCode::SUCCESS })
+    Ok(if widened { ExitCode::from(exit::PROBLEMS) } else { ExitCode::SUCCESS })
 }
 
 fn difference_text(difference: &Difference) -> String {

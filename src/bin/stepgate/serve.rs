@@ -31,10 +31,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             exit::print_findings(&loaded.warnings);
             loaded.config
         }
-        Err(findings) => {
-            exit::print_findings(&findings);
-            return exit::problems();
-        }
+        Err(findings) => return exit::problems(&findings),
     };
     block_on(async {
         let server = match Server::start(config).await {

@@ -18,9 +18,10 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
-use super::{Config, Cosmos, Seed, WELL_KNOWN_KEY, request::header, serve};
+use super::{Config, Cosmos, WELL_KNOWN_KEY, request::header, serve};
 use crate::{
     clock::{Clock, ManualClock, Timestamp},
+    config::dev::Seed,
     transport::{Transport, TransportError},
 };
 
