@@ -90,7 +90,7 @@ async fn a_conditional_patch_asks_first() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_conditional_patches_at_once_one_wins() {
     let stand = std::sync::Arc::new(Stand::new().await);
-    for total in 10..60 {
+    for total in 10..30 {
         let patches = (0..8).map(|_| {
             let stand = std::sync::Arc::clone(&stand);
             let condition = format!("from c where c.total = {total}");
