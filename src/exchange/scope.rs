@@ -211,7 +211,12 @@ mod tests {
     fn parts_do_not_run_together() {
         let c = |d, c| ContainerName::new(d, c).unwrap();
         let client = |id: &str| Holder::Client(id.into());
+        // These two look alike as far as an id shows them.
+        let long = "h".repeat(SHOWN);
+        let longer = format!("{long}c");
         let ids = [
+            scope("a", client(&longer), c("d", "e"), None, true),
+            scope("a", client(&long), c("cd", "e"), None, true),
             scope("ab", client("c"), c("d", "e"), None, true),
             scope("a", client("b"), c("cd", "e"), None, true),
             scope("a", client("b"), c("c", "de"), None, true),
