@@ -27,6 +27,11 @@ use crate::{
     diagnostic::Diagnostic,
 };
 
+/// The partition of a change: one that no clause names.
+const ELSEWHERE: &str = "a partition that no clause names";
+/// Before the key of a change: the partitions of a hierarchical key below it.
+const BELOW: &str = "below ";
+
 /// What differs between two policies.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Difference {
@@ -78,7 +83,18 @@ pub fn diff(base: &PolicySet, head: &PolicySet) -> Difference {
             }
         }
     }
+    [&mut difference.gains, &mut difference.losses].into_iter().for_each(drop_what_follows);
     difference
+}
+
+/// Below a partition the same is to be expected as in it, and as elsewhere; only what differs is news.
+fn drop_what_follows(changes: &mut BTreeSet<Change>) {
+    let all = changes.clone();
+    changes.retain(|change| {
+        let Some(above) = change.partition.strip_prefix(BELOW) else { return true };
+        let told = |partition: &str| all.contains(&Change { partition: partition.to_owned(), ..change.clone() });
+        !told(above) && !told(ELSEWHERE)
+    });
 }
 
 /// A request without a key counts as allowed when it runs over the whole container: where a key is filled in, the question with
@@ -118,7 +134,7 @@ fn all_callers(base: &PolicySet, head: &PolicySet) -> Vec<(String, Caller)> {
         contexts.extend(issuers.into_iter().cloned().map(of_issuer));
     }
     for selector in &selectors {
-        all.extend(callers(selector).into_iter().map(|caller| (describe(selector), caller)));
+        all.extend(callers(selector).into_iter().map(|caller| (describe(selector, &caller.chosen), caller)));
         for narrower in denied.iter().copied().chain(&contexts).filter(|deny| deny.may_meet(selector)) {
             all.extend(meeting(selector, narrower));
         }
@@ -128,10 +144,10 @@ fn all_callers(base: &PolicySet, head: &PolicySet) -> Vec<(String, Caller)> {
 
 /// Callers that both selectors describe.
 fn meeting(selector: &Selector, narrower: &Selector) -> Vec<(String, Caller)> {
-    let text = format!("{} that are {}", describe(selector), describe(narrower));
     let mut both = Vec::new();
     for caller in callers(selector) {
         for other in callers(narrower) {
+            let text = format!("{} that are {}", describe(selector, &caller.chosen), describe(narrower, &other.chosen));
             for replace in [false, true] {
                 let mut merged = caller.clone().with_claims(other.claims.as_map().clone(), replace);
                 let context = &mut merged.context;
@@ -174,7 +190,7 @@ fn partitions(base: &PolicySet, head: &PolicySet, caller: &Caller) -> Vec<(Strin
             let deeper = [key.components(), &[neutral()]].concat();
             let text = template.to_json().to_string();
             if let Ok(deeper) = PartitionKey::new(deeper) {
-                add(format!("below {text}"), deeper);
+                add(format!("{BELOW}{text}"), deeper);
             }
             add(text, key);
         }
@@ -182,7 +198,7 @@ fn partitions(base: &PolicySet, head: &PolicySet, caller: &Caller) -> Vec<(Strin
     let longest = written.last().map_or(1, |template| template.len());
     for length in 1..=longest {
         if let Ok(key) = PartitionKey::new(vec![neutral(); length]) {
-            add("a partition that no clause names".to_owned(), key);
+            add(ELSEWHERE.to_owned(), key);
         }
     }
     all

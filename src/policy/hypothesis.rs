@@ -124,10 +124,11 @@ fn combinations<T: Clone>(lists: &[Vec<T>]) -> Vec<Vec<T>> {
     })
 }
 
-/// The text of a selector for a report: `local client_id="fulfilment"`, with the context it asks for.
-pub(super) fn describe(selector: &Selector) -> String {
+/// The text of a selector for a report: `local client_id="fulfilment"`, with the context it asks for. `claims` are all of the
+/// selector's, or the ones that were chosen for a caller.
+pub(super) fn describe(selector: &Selector, claims: &Map<String, Value>) -> String {
     let mut text = selector.issuer.to_string();
-    for (name, value) in selector.claims_json() {
+    for (name, value) in claims {
         text += &format!(" {name}={value}");
     }
     let lists = [("from", &selector.context.state_machines), ("in", &selector.context.states)];
