@@ -23,7 +23,7 @@ fn matrix(set: &PolicySet) -> String {
     let containers: BTreeSet<ContainerName> =
         set.containers().filter_map(|pattern| pattern.checked_example().ok()).collect();
     let mut workloads: Vec<_> = set.entitlements().iter().map(|entitlement| entitlement.holder.clone()).collect();
-    workloads.sort_by_key(|holder| describe(holder, &holder.claims_json()));
+    workloads.sort_by_key(|holder| describe(holder));
     workloads.dedup();
     let mut table = String::from(
         "Made by the evaluator from policies/. own: the grant's own partition; all: the whole container.\n",
@@ -32,7 +32,7 @@ fn matrix(set: &PolicySet) -> String {
         // The values that a selector lists are alike to the policy, so the first stands for all.
         for caller in callers(holder).into_iter().take(1) {
             let caller = caller.furnished(&set.claim_names());
-            writeln!(table, "\n{}\n{:16}{}", describe(holder, &holder.claims_json()), "", heading()).unwrap();
+            writeln!(table, "\n{}\n{:16}{}", describe(holder), "", heading()).unwrap();
             for container in &containers {
                 write!(table, "  {:14}", container.to_string()).unwrap();
                 for operation in Operation::ALL {

@@ -191,9 +191,9 @@ mod naive {
             None => text.is_empty(),
             Some('*') => {
                 let stop = text.find([':', '/']).unwrap_or(text.len());
-                (0..=stop).any(|i| text.is_char_boundary(i) && glob(rest.as_str(), &text[i..]))
+                (0..=stop).any(|i| text.get(i..).is_some_and(|text| glob(rest.as_str(), text)))
             }
-            Some(c) => text.starts_with(c) && glob(rest.as_str(), &text[c.len_utf8()..]),
+            Some(c) => text.strip_prefix(c).is_some_and(|text| glob(rest.as_str(), text)),
         }
     }
 
@@ -293,7 +293,7 @@ mod naive {
         let mut prefix_query = false;
         for binding in &policy.bindings {
             let held = binding["workloads"].as_array().unwrap().iter().any(|w| selected(w, ask) == Some(true));
-            let role: usize = binding["role"].as_str().unwrap()[1..].parse().unwrap();
+            let role: usize = binding["role"].as_str().unwrap().trim_start_matches('r').parse().unwrap();
             for grant in
                 policy.roles[role].iter().filter(|grant| held && on(grant, ask) && covers(grant, ask.operation))
             {
