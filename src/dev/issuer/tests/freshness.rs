@@ -23,20 +23,22 @@ async fn a_new_key_is_found_by_one_fetch_for_all_who_wait() {
     assert_eq!(stage.issuer.stats().jwks, 1);
 
     stage.issuer.rotate(Rotation::default()).unwrap();
-    stage.hand.advance(Duration::from_secs(10));
     let fresh = stage.issuer.token("orders").unwrap();
     let answers = join_all((0..50).map(|_| ask(&identity, &fresh))).await;
     assert!(answers.iter().all(Result::is_ok), "{answers:?}");
     assert_eq!(stage.issuer.stats().jwks, 2, "one fetch served all");
     ask(&identity, &old).await.unwrap();
+
+    stage.issuer.rotate(Rotation::default()).unwrap();
+    ask(&identity, &stage.issuer.token("orders").unwrap()).await.expect("a fetch that helped delays none");
 }
 
 #[tokio::test]
-async fn unknown_keys_cause_one_fetch_in_ten_seconds() {
+async fn unknown_keys_cause_one_fetch_in_vain_in_ten_seconds() {
     let mut stage = Stage::open().await;
     let identity = stage.identity(vec![stage.trust()]);
     ask(&identity, &stage.issuer.token("orders").unwrap()).await.unwrap();
-    for (advance, fetches) in [(9, 1), (1, 2), (0, 2), (9, 2), (1, 3)] {
+    for (advance, fetches) in [(0, 2), (9, 2), (1, 3), (0, 3), (9, 3), (1, 4)] {
         stage.hand.advance(Duration::from_secs(advance));
         for kid in ["a", "b", "c"] {
             let forged = stage.issuer.mint(Mint { header: members(json!({ "kid": kid })), ..Mint::default() });
@@ -65,7 +67,6 @@ async fn a_withdrawn_key_takes_its_remembered_tokens_with_it() {
     ask(&identity, &old).await.unwrap();
 
     stage.issuer.rotate(DROP_OLD).unwrap();
-    stage.hand.advance(Duration::from_secs(10));
     ask(&identity, &old).await.expect("the gateway has not heard yet");
     ask(&identity, &stage.issuer.token("orders").unwrap()).await.unwrap();
     assert_eq!(refusal(&identity, &old).await, Some(Reason::UnknownKey));
