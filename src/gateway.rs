@@ -152,7 +152,7 @@ impl Gateway {
             Route::Account => return account::document(address),
             Route::Container(route) => route,
         };
-        let body = body::read(body, &head.headers, self.limits.request_body, &self.body_memory).await?;
+        let body = body::read(body, self.limits.request_body, &self.body_memory).await?;
         entry.bytes_in = body.bytes.len() as u64;
         let question = route.with_body(&head.headers, body.bytes.clone())?;
         entry.question = ledger::asked(&question);
