@@ -1,1 +1,209 @@
-//! Not written yet.
+//! Around the request: its id, where it came from, how long it may take, and what it says of its execution.
+//!
+//! Context is what the caller claims; what the issuer says of the execution stands in the verified subject. [`agree`] puts
+//! the two together and refuses when they contradict each other. No secret is kept here.
+
+use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
+
+use http::{HeaderMap, HeaderName};
+use tokio::time::Instant;
+
+use crate::{
+    access::{Assurance, ExecutionContext, Fact, MalformedContext},
+    clock::Timestamp,
+};
+
+/// `x-stepgate-execution`: the execution ARN.
+pub const EXECUTION: HeaderName = HeaderName::from_static("x-stepgate-execution");
+/// `x-stepgate-state`: the state's name.
+pub const STATE: HeaderName = HeaderName::from_static("x-stepgate-state");
+/// `x-stepgate-entered`: State.EnteredTime.
+pub const ENTERED: HeaderName = HeaderName::from_static("x-stepgate-entered");
+/// `x-stepgate-attempt`: State.RetryCount.
+pub const ATTEMPT: HeaderName = HeaderName::from_static("x-stepgate-attempt");
+/// `x-stepgate-redrive`: Execution.RedriveCount.
+pub const REDRIVE: HeaderName = HeaderName::from_static("x-stepgate-redrive");
+/// `x-stepgate-item`: Map.Item.Index.
+pub const ITEM: HeaderName = HeaderName::from_static("x-stepgate-item");
+
+/// The id of a request: made here, answered as `x-stepgate-request-id`, sent upstream as `x-ms-activity-id` so that Azure's
+/// diagnostic log and the audit log can be joined.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId(Arc<str>);
+
+impl RequestId {
+    /// A new id: a UUID of version 7, so that ids sort by time.
+    pub fn new() -> Self {
+        Self(uuid::Uuid::now_v7().to_string().into())
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for RequestId {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// One request as the front door received it.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// Its id.
+    pub id: RequestId,
+    /// The other end of the connection.
+    pub peer: SocketAddr,
+    /// When its head was read.
+    pub received: Timestamp,
+    /// When an answer must have left.
+    pub deadline: Instant,
+}
+
+/// Context that cannot stand.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ContextError {
+    /// A header does not have the form it must have (400).
+    #[error("the header {header} is malformed: {reason}")]
+    Malformed {
+        /// The header.
+        header: HeaderName,
+        /// What it should have been.
+        reason: MalformedContext,
+    },
+    /// A header comes twice or is no text (400).
+    #[error("the header {0} must come once, as printable text")]
+    NotOneText(HeaderName),
+    /// The header says one thing and the token another (403).
+    #[error("the header {0} contradicts the token")]
+    Contradiction(HeaderName),
+}
+
+/// The execution context that the headers claim.
+pub fn claimed(headers: &HeaderMap) -> Result<ExecutionContext, ContextError> {
+    Ok(ExecutionContext {
+        execution: fact(headers, EXECUTION)?,
+        state: fact(headers, STATE)?,
+        entered: fact::<EnteredTime>(headers, ENTERED)?.map(|f| Fact { value: f.value.0, assurance: f.assurance }),
+        attempt: fact(headers, ATTEMPT)?,
+        redrive: fact::<Count>(headers, REDRIVE)?.map(|f| Fact { value: f.value.0, assurance: f.assurance }),
+        item: fact::<Count>(headers, ITEM)?.map(|f| Fact { value: f.value.0, assurance: f.assurance }),
+    })
+}
+
+/// What headers claim together with what the token says. The token's word counts where both speak; where they differ, the
+/// request is refused, since one of the two is a lie.
+pub fn agree(claimed: ExecutionContext, token: &ExecutionContext) -> Result<ExecutionContext, ContextError> {
+    Ok(ExecutionContext {
+        execution: stronger(claimed.execution, &token.execution, EXECUTION)?,
+        state: stronger(claimed.state, &token.state, STATE)?,
+        entered: stronger(claimed.entered, &token.entered, ENTERED)?,
+        attempt: stronger(claimed.attempt, &token.attempt, ATTEMPT)?,
+        redrive: stronger(claimed.redrive, &token.redrive, REDRIVE)?,
+        item: stronger(claimed.item, &token.item, ITEM)?,
+    })
+}
+
+fn stronger<T: Clone + PartialEq>(
+    claimed: Option<Fact<T>>,
+    token: &Option<Fact<T>>,
+    header: HeaderName,
+) -> Result<Option<Fact<T>>, ContextError> {
+    match (claimed, token) {
+        (Some(claimed), Some(token)) if claimed.value != token.value => Err(ContextError::Contradiction(header)),
+        (_, Some(token)) => Ok(Some(token.clone())),
+        (claimed, None) => Ok(claimed),
+    }
+}
+
+fn fact<T: FromStr<Err = MalformedContext>>(
+    headers: &HeaderMap,
+    header: HeaderName,
+) -> Result<Option<Fact<T>>, ContextError> {
+    let mut values = headers.get_all(&header).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    let (Ok(text), None) = (value.to_str(), values.next()) else { return Err(ContextError::NotOneText(header)) };
+    match text.parse() {
+        Ok(value) => Ok(Some(Fact { value, assurance: Assurance::Claimed })),
+        Err(reason) => Err(ContextError::Malformed { header, reason }),
+    }
+}
+
+/// State.EnteredTime: ISO 8601 with any number of fractional digits; kept as sent, since it is part of derived keys.
+struct EnteredTime(Arc<str>);
+
+impl FromStr for EnteredTime {
+    type Err = MalformedContext;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<jiff::Timestamp>().map_err(|_| MalformedContext::Time)?;
+        Ok(Self(text.into()))
+    }
+}
+
+struct Count(u32);
+
+impl FromStr for Count {
+    type Err = MalformedContext;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self).map_err(|_| MalformedContext::Number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:states:us-east-1:111122223333:execution:Fulfil:run-1";
+
+    fn headers(list: &[(HeaderName, &str)]) -> HeaderMap {
+        list.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn headers_are_claims() {
+        let context = claimed(&headers(&[
+            (EXECUTION, ARN),
+            (STATE, "SaveOrder"),
+            (ENTERED, "2026-11-22T21:24:18.1Z"),
+            (ATTEMPT, "2"),
+            (REDRIVE, "0"),
+            (ITEM, "7"),
+        ]))
+        .unwrap();
+        assert_eq!(context.execution.unwrap().value.as_str(), ARN);
+        assert_eq!(context.attempt.unwrap().value.0, 2);
+        assert_eq!(context.item.unwrap(), Fact { value: 7, assurance: Assurance::Claimed });
+    }
+
+    #[test]
+    fn malformed_context_names_its_header() {
+        for (header, value) in [(EXECUTION, "run-1"), (ENTERED, "yesterday"), (ATTEMPT, "-1"), (STATE, "")] {
+            let error = claimed(&headers(&[(header.clone(), value)])).unwrap_err();
+            assert!(matches!(error, ContextError::Malformed { header: named, .. } if named == header));
+        }
+        let twice = headers(&[(STATE, "A"), (STATE, "A")]);
+        assert_eq!(claimed(&twice), Err(ContextError::NotOneText(STATE)));
+    }
+
+    #[test]
+    fn the_token_outranks_the_header_and_may_not_contradict_it() {
+        let token = ExecutionContext {
+            execution: Some(Fact { value: ARN.parse().unwrap(), assurance: Assurance::Signed }),
+            ..Default::default()
+        };
+        let same = claimed(&headers(&[(EXECUTION, ARN)])).unwrap();
+        assert_eq!(agree(same, &token).unwrap().execution.unwrap().assurance, Assurance::Signed);
+        let other = claimed(&headers(&[(EXECUTION, &ARN.replace("run-1", "run-2"))])).unwrap();
+        assert_eq!(agree(other, &token), Err(ContextError::Contradiction(EXECUTION)));
+    }
+}

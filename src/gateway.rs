@@ -1,1 +1,285 @@
-//! Not written yet.
+//! The corridor: the only function that knows all rooms, and every branch a request can take.
+//!
+//! [`Gateway::answer`] takes a request and always gives an answer; [`Gateway::walk`] is the way between. The audit entry
+//! grows along the walk and is closed in one place, so no branch can forget it: a write's intent is durable before it
+//! leaves for Cosmos, an outcome before the answer leaves for the caller.
+
+mod account;
+mod body;
+mod errand;
+mod ledger;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, request::Parts};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout_at},
+};
+use url::Url;
+
+use crate::{
+    access::{AccessRequest, Action, ExecutionContext, Operation},
+    answer::{self, Condition, CosmosAnswer, Form, Refusal},
+    audit::{Entry, Journal, Phase, Ruling},
+    clock::Clock,
+    context::{self, RequestContext, RequestId},
+    exchange::{Broker, ResourceToken},
+    identity::{Identity, VerifiedSubject},
+    policy::{self, Decision, Permit, RunningPolicy},
+    question::{self, Question, Route},
+    telemetry::Metrics,
+    upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
+};
+
+/// Bounds on requests.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub request_body: usize,
+    /// Memory for all request bodies in flight, in bytes.
+    pub body_memory: usize,
+    /// Requests in flight.
+    pub concurrency: usize,
+    /// How long a request may take in all.
+    pub deadline: Duration,
+}
+
+/// The rooms a request walks through.
+#[derive(Debug)]
+pub struct Gateway {
+    /// Who.
+    pub identity: Identity,
+    /// May they.
+    pub policy: RunningPolicy,
+    /// Which key fits.
+    pub broker: Broker,
+    /// The errand.
+    pub upstream: Upstream,
+    /// The ledger.
+    pub journal: Journal,
+    /// What operators count.
+    pub metrics: Metrics,
+    /// What time it is.
+    pub clock: Clock,
+    limits: Limits,
+    public_url: Option<Url>,
+    in_flight: Semaphore,
+    body_memory: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A gateway of these rooms. `public_url` is what the account document names.
+    #[allow(clippy::too_many_arguments, reason = "the rooms, once each; a builder would only rename them")]
+    pub fn new(
+        identity: Identity,
+        policy: RunningPolicy,
+        broker: Broker,
+        upstream: Upstream,
+        journal: Journal,
+        clock: Clock,
+        limits: Limits,
+        public_url: Option<Url>,
+    ) -> Self {
+        Self {
+            identity,
+            policy,
+            broker,
+            upstream,
+            journal,
+            metrics: Metrics::default(),
+            clock,
+            in_flight: Semaphore::new(limits.concurrency),
+            body_memory: Arc::new(Semaphore::new(limits.body_memory)),
+            limits,
+            public_url,
+        }
+    }
+
+    /// The address under which clients reach the gateway: the configured one, or on loopback the one they named.
+    pub fn address<B>(&self, request: &Request<B>, encrypted: bool) -> Option<Url> {
+        account::address(self.public_url.as_ref(), request.uri(), request.headers(), encrypted)
+    }
+
+    /// Answers one request; whatever happens on the way, there is an answer and a record.
+    pub async fn answer(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
+        let started = Instant::now();
+        let address = self.address(&request, encrypted);
+        let (head, body) = request.into_parts();
+        let request = RequestContext {
+            id: RequestId::new(),
+            peer,
+            received: self.clock.now(),
+            deadline: started + self.limits.deadline,
+        };
+        let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
+        entry.peer = Some(peer);
+        entry.user_agent = ledger::user_agent(&head.headers);
+        let wanted = Form::wanted(&head.headers);
+        let form = wanted.unwrap_or_else(|| Form::of_user_agent(&head.headers));
+        let walked = match wanted {
+            Some(_) => {
+                let walk = self.walk(&request, address, form, &head, body, &mut entry);
+                timeout_at(request.deadline, walk).await.unwrap_or_else(|_| Err(Refusal::deadline()))
+            }
+            None => Err(Refusal::new(Condition::Malformed, "x-stepgate-errors is one of distinct, cosmos, envelope")),
+        };
+        self.close(&request, form, entry, walked, started).await
+    }
+
+    /// The walk: each step demands what the step before it gave.
+    async fn walk(
+        &self,
+        request: &RequestContext,
+        address: Option<Url>,
+        form: Form,
+        head: &Parts,
+        body: Body,
+        entry: &mut Entry,
+    ) -> Result<CosmosAnswer, Refusal> {
+        let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
+        let subject = self.identity.authenticate(&head.headers).await?;
+        entry.who = Some((&subject).into());
+        let context = context::agree(context::claimed(&head.headers)?, subject.context())?;
+        entry.context = context.clone();
+        let route = match question::route(&head.method, &head.uri, &head.headers)? {
+            Route::Account => return account::document(address),
+            Route::Container(route) => route,
+        };
+        let body = body::read(body, &head.headers, self.limits.request_body, &self.body_memory).await?;
+        entry.bytes_in = body.bytes.len() as u64;
+        let question = route.with_body(&head.headers, body.bytes.clone())?;
+        entry.question = ledger::asked(&question);
+        let permit = self.decide(&subject, &context, &question, entry)?;
+        self.carry_out(request, form, &subject, &permit, &question, &head.headers, entry).await
+    }
+
+    /// Asks policy, and records what it said.
+    fn decide(
+        &self,
+        subject: &VerifiedSubject,
+        context: &ExecutionContext,
+        question: &Question,
+        entry: &mut Entry,
+    ) -> Result<Permit, Refusal> {
+        let access = AccessRequest {
+            subject: subject.subject(),
+            client: subject.client(),
+            claims: subject.claims(),
+            context,
+            action: question.action,
+            container: &question.container,
+            partition_key: question.partition_key.as_ref(),
+        };
+        let policies = self.policy.current();
+        let decision = match question.action {
+            Action::Operation(Operation::Batch) => {
+                let inside = question.batch.iter().map(|inside| (inside.operation, inside.partition_key.clone()));
+                policy::decide_batch(&policies, &access, &inside.collect::<Vec<_>>())
+            }
+            _ => policy::decide(&policies, &access),
+        };
+        match decision {
+            Decision::Allow(permit) => {
+                entry.decision = Some((&permit).into());
+                entry.question.partition_key = permit.partition_key().cloned();
+                Ok(permit)
+            }
+            Decision::Deny(reasons) => {
+                entry.decision = Some((&reasons).into());
+                Err(reasons.into())
+            }
+            Decision::Ambiguous(candidates) => {
+                entry.decision = Some(Ruling::reject());
+                Err(Refusal::ambiguous(&candidates))
+            }
+        }
+    }
+
+    /// Carries out what policy permitted: a write's intent first, then the credential, then the errand.
+    #[allow(clippy::too_many_arguments, reason = "the walk's finds, each a proof the next step demands")]
+    async fn carry_out(
+        &self,
+        request: &RequestContext,
+        form: Form,
+        subject: &VerifiedSubject,
+        permit: &Permit,
+        question: &Question,
+        headers: &HeaderMap,
+        entry: &mut Entry,
+    ) -> Result<CosmosAnswer, Refusal> {
+        if question.action.is_write() {
+            let intent = Entry { phase: Phase::Intent, ..entry.clone() };
+            self.journal.append(intent).await?;
+        }
+        let token = self.broker.exchange(subject, permit, request.id.as_str()).await?;
+        let mut errand = errand::prepare(request, permit, question, headers);
+        let mut answer = self.run(&errand, subject, permit, &token, entry).await?;
+        while form.is_workflow() && errand::ask_for_less(&mut errand, &answer) {
+            answer = self.run(&errand, subject, permit, &token, entry).await?;
+        }
+        answer::settle(form, question.action, answer)
+    }
+
+    /// Runs an errand. When Cosmos refuses the gateway's own credential, one is minted anew and the errand run once more.
+    async fn run(
+        &self,
+        errand: &Errand<'_>,
+        subject: &VerifiedSubject,
+        permit: &Permit,
+        token: &ResourceToken,
+        entry: &mut Entry,
+    ) -> Result<CosmosAnswer, Refusal> {
+        let forwarded = self.forward(errand, subject, permit, token, entry).await;
+        if !forwarded.as_ref().is_ok_and(UpstreamAnswer::refused_credential) {
+            return Ok(forwarded?.into());
+        }
+        let token = self.broker.remint(subject, permit, token, errand.activity_id).await?;
+        Ok(self.forward(errand, subject, permit, &token, entry).await?.into())
+    }
+
+    async fn forward(
+        &self,
+        errand: &Errand<'_>,
+        subject: &VerifiedSubject,
+        permit: &Permit,
+        token: &ResourceToken,
+        entry: &mut Entry,
+    ) -> Result<UpstreamAnswer, UpstreamError> {
+        let left = Instant::now();
+        entry.credential = Some(ledger::credential(permit, token));
+        let may_retry = || self.clock.now() < subject.expires();
+        let forwarded = self.upstream.forward(errand, token, may_retry).await;
+        ledger::upstream(entry, &forwarded, left.elapsed());
+        forwarded
+    }
+
+    /// Closes the record and lets the answer go; without a record there is no answer.
+    async fn close(
+        &self,
+        request: &RequestContext,
+        form: Form,
+        mut entry: Entry,
+        walked: Result<CosmosAnswer, Refusal>,
+        started: Instant,
+    ) -> Response<Bytes> {
+        let error = walked.as_ref().err().map(|refusal| refusal.condition.as_str());
+        let mut response = match walked {
+            Ok(answer) => answer::succeed(form, &request.id, answer),
+            Err(refusal) => answer::refuse(form, &request.id, &refusal),
+        };
+        if error.is_some() && entry.decision.is_none() {
+            entry.decision = Some(Ruling::reject());
+        }
+        ledger::answered(&mut entry, &response, error, started.elapsed());
+        self.metrics.request(ledger::labels(&entry), started.elapsed(), ledger::charge(&entry));
+        if entry.who.is_none() {
+            self.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
+        } else if let Err(unavailable) = self.journal.append(entry).await {
+            response = answer::refuse(form, &request.id, &unavailable.into());
+        }
+        response
+    }
+}

@@ -1,1 +1,178 @@
-//! Not written yet.
+//! What operators see: the log and the metrics.
+//!
+//! Field and metric names stand here as constants or struct members, once. Labels are bounded: a container is named only
+//! when policy granted something on it, so that no caller can make time series at will.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    registry::{Registry, Unit},
+};
+use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
+
+/// Starts the log: JSON lines on standard error, filtered by `filter` (such as `info` or `stepgate=debug`).
+/// Does nothing when a log is running already.
+pub fn start_log(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(BoxMakeWriter::new(std::io::stderr))
+        .finish();
+    // A second gateway in the same process (tests, `dev`) keeps the first one's log.
+    let _ = tracing::subscriber::set_global_default(log);
+}
+
+/// The labels of a finished request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The operation's word, or `-` when the request was refused before it was known.
+    pub operation: &'static str,
+    /// `database/container`, or `-` when nothing on it was granted.
+    pub container: String,
+    /// `allow`, `deny` or `reject`.
+    pub decision: &'static str,
+    /// The status answered.
+    pub status: u16,
+}
+
+/// The labels of a finished request's duration.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct OperationLabel {
+    /// The operation's word, or `-`.
+    pub operation: &'static str,
+}
+
+/// The label of an issuer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct IssuerLabel {
+    /// The issuer's configured name.
+    pub issuer: String,
+}
+
+/// The label of a reload.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ReloadLabel {
+    /// `applied` or `rejected`.
+    pub result: &'static str,
+}
+
+/// The metrics of one gateway.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    durations: Family<OperationLabel, Histogram>,
+    request_units: Family<OperationLabel, Counter<f64, std::sync::atomic::AtomicU64>>,
+    reloads: Family<ReloadLabel, Counter>,
+    jwks_fetches: Family<IssuerLabel, Counter>,
+    mints: Counter,
+    audit_records: Counter,
+    audit_sync: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("stepgate");
+        let requests = Family::default();
+        registry.register("requests", "Requests answered", requests.clone());
+        let durations = Family::new_with_constructor(request_buckets as fn() -> Histogram);
+        let help = "Time from request head to answer";
+        registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
+        let request_units = Family::default();
+        registry.register("request_units", "Request units Cosmos charged", request_units.clone());
+        let reloads = Family::default();
+        registry.register("policy_reloads", "Policy reloads", reloads.clone());
+        let jwks_fetches = Family::default();
+        registry.register("jwks_fetches", "Key sets asked of issuers", jwks_fetches.clone());
+        let mints = Counter::default();
+        registry.register("mints", "Resource tokens minted", mints.clone());
+        let audit_records = Counter::default();
+        registry.register("audit_records", "Audit records written", audit_records.clone());
+        let audit_sync = sync_buckets();
+        let help = "Time of one sync of the audit log";
+        registry.register_with_unit("audit_sync", help, Unit::Seconds, audit_sync.clone());
+        Self { registry, requests, durations, request_units, reloads, jwks_fetches, mints, audit_records, audit_sync }
+    }
+}
+
+fn request_buckets() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
+}
+
+fn sync_buckets() -> Histogram {
+    Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0])
+}
+
+impl Metrics {
+    /// Counts a finished request.
+    pub fn request(&self, labels: RequestLabels, took: Duration, request_units: Option<f64>) {
+        let operation = OperationLabel { operation: labels.operation };
+        self.durations.get_or_create(&operation).observe(took.as_secs_f64());
+        if let Some(charge) = request_units {
+            self.request_units.get_or_create(&operation).inc_by(charge);
+        }
+        self.requests.get_or_create(&labels).inc();
+    }
+
+    /// Counts a policy reload.
+    pub fn policy_reload(&self, applied: bool) {
+        let result = if applied { "applied" } else { "rejected" };
+        self.reloads.get_or_create(&ReloadLabel { result }).inc();
+    }
+
+    /// Counts a sync of the audit log.
+    pub fn audit_sync(&self, took: Duration) {
+        self.audit_sync.observe(took.as_secs_f64());
+    }
+
+    /// Takes over the counts that the rooms keep themselves.
+    pub fn observe(&self, mints: u64, audit_records: u64, jwks_fetches: impl IntoIterator<Item = (String, u64)>) {
+        self.mints.inner().store(mints, Ordering::Relaxed);
+        self.audit_records.inner().store(audit_records, Ordering::Relaxed);
+        for (issuer, count) in jwks_fetches {
+            self.jwks_fetches.get_or_create(&IssuerLabel { issuer }).inner().store(count, Ordering::Relaxed);
+        }
+    }
+
+    /// The metrics in the Prometheus text format (OpenMetrics 1.0).
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        match encode(&mut text, &self.registry) {
+            Ok(()) => text,
+            Err(_) => String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metrics_have_the_names_that_dashboards_use() {
+        let metrics = Metrics::default();
+        let labels =
+            RequestLabels { operation: "query", container: "shop/orders".into(), decision: "allow", status: 200 };
+        metrics.request(labels, Duration::from_millis(3), Some(2.5));
+        metrics.policy_reload(true);
+        metrics.audit_sync(Duration::from_millis(1));
+        metrics.observe(7, 9, [("cognito".to_owned(), 2)]);
+        let text = metrics.render();
+        for line in [
+            r#"stepgate_requests_total{operation="query",container="shop/orders",decision="allow",status="200"} 1"#,
+            r#"stepgate_request_duration_seconds_bucket{le="0.005",operation="query"} 1"#,
+            r#"stepgate_request_units_total{operation="query"} 2.5"#,
+            r#"stepgate_policy_reloads_total{result="applied"} 1"#,
+            r#"stepgate_jwks_fetches_total{issuer="cognito"} 2"#,
+            "stepgate_mints_total 7",
+            "stepgate_audit_records_total 9",
+            "stepgate_audit_sync_seconds_count 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}

@@ -1,1 +1,63 @@
-//! Not written yet.
+//! The ledger: what was asked, what was decided, what was done, in an order nobody can quietly change.
+//!
+//! This room decides when a record counts as written, and refuses the act when it cannot be: [`Journal::append`] resolves
+//! only when the record is durable, the gateway awaits it before a write leaves and before any answer leaves, and an error
+//! means 503. It refuses to know what a request means: the gateway fills an [`Entry`] from the proofs of the other rooms,
+//! and the entry has no member that could hold a body, a query's values, a token or a key.
+//!
+//! Three layers of promise, each made by one file:
+//!
+//! * `chain`: each line carries the hash of the line before, so a record cannot be changed, moved or taken out of the
+//!   middle without every later line showing it;
+//! * `checkpoint`: an Ed25519 signature over the head, at intervals, at the beginning of each segment and at each clean
+//!   stop, so the chain cannot be computed anew by anyone without the key, nor cut back below the last checkpoint;
+//! * `verify`: what of this can be checked, and how far, said in words. A log cut back together with its checkpoints is
+//!   not found by the log alone.
+//!
+//! One thread owns the files, since a sync blocks; it commits in groups, so two hundred waiting records cost one or two
+//! syncs. A sync that failed is never tried again on the same file: the tail is read back and a new segment begun.
+//! Requests refused before an identity is known come through [`Journal::refuse`], which never waits and never starves the
+//! others. `trace` and `tail` read the log for people, and check nothing. The names of a record's members are in `ocsf` and `fields`; those names are a promise to scripts.
+
+mod chain;
+mod checkpoint;
+mod disk;
+mod display;
+mod draw;
+mod fields;
+mod journal;
+mod key;
+mod ocsf;
+mod reader;
+mod record;
+mod recover;
+mod refusals;
+mod segment;
+mod status;
+mod tail;
+mod trace;
+mod verify;
+mod walk;
+mod writer;
+
+#[cfg(test)]
+mod reading_tests;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod tests;
+
+pub use chain::{Hash, Misfit};
+pub use fields::Unreadable;
+pub use journal::{AuditError, Config, Durability, Journal, Unavailable};
+pub use key::{KeyProblem, PublicKey};
+pub use reader::Reader;
+pub use record::{
+    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Record, Ruling, Sequence, Suppressed, Upstream,
+    UserAgentKind, Verdict, Who,
+};
+pub use segment::{Damage, Wrong};
+pub use status::{Counters, Health, SYNC_BUCKETS, Status};
+pub use tail::Filter;
+pub use trace::{Call, Outcome, Totals, Trace, TraceError, Try, TryKey, Visit, trace};
+pub use verify::{FirstBad, Report, Trust, verify};

@@ -1,1 +1,64 @@
-//! Not written yet.
+//! The configuration: what was typed ([`Raw`]), then what it means ([`Config`]).
+//!
+//! This is the only reader of configuration files and of the environment. Rooms own their typed configuration and know
+//! nothing of this one; the checks here fill them, and report every problem at once, each with its place and a mend.
+
+mod checked;
+#[cfg(feature = "dev")]
+pub mod dev;
+mod load;
+mod raw;
+
+use std::path::Path;
+
+pub use checked::Config;
+pub use load::{Written, interpret, read};
+pub use raw::Raw;
+
+use crate::{
+    diagnostic::{Diagnostic, Severity},
+    policy,
+};
+
+/// A configuration that can be served, and what was noticed on the way.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// Warnings.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Reads and checks a configuration file. The policies are read by the gateway itself.
+pub fn load(file: &Path, environment: &[(String, String)]) -> Result<Loaded, Vec<Diagnostic>> {
+    settle(&read(file, environment)?, environment)
+}
+
+/// Checks a configuration that was read.
+pub fn settle(written: &Written, environment: &[(String, String)]) -> Result<Loaded, Vec<Diagnostic>> {
+    match checked::check(written, environment) {
+        (Some(config), warnings) => Ok(Loaded { config, warnings }),
+        (None, findings) => Err(findings),
+    }
+}
+
+/// Everything that is wrong, or merely odd, in a configuration file and the policies it names.
+pub fn check(file: &Path, environment: &[(String, String)]) -> Vec<Diagnostic> {
+    match load(file, environment) {
+        Ok(Loaded { config, mut warnings }) => {
+            warnings.extend(match policy::load(&config.policy) {
+                Ok(policies) => policies.warnings().to_vec(),
+                Err(findings) => findings,
+            });
+            warnings.sort_by_key(|finding| finding.severity == Severity::Warning);
+            warnings
+        }
+        Err(findings) => findings,
+    }
+}
+
+/// The JSON Schema of the configuration file, as committed in `config/stepgate.schema.json`.
+pub fn schema() -> String {
+    let schema = schemars::schema_for!(Raw);
+    serde_json::to_string_pretty(&schema).unwrap_or_default()
+}

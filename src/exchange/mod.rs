@@ -1,1 +1,37 @@
-//! Not written yet.
+//! Which key fits: a verified subject and its permit are traded for a Cosmos resource token that opens no more than the
+//! permit says.
+//!
+//! **What this room decides.** Which scope a permit falls into, whether a token for it is at hand, and when another is
+//! minted. Cosmos can enforce {Read, All} on a container or on one of its partitions; anything finer was enforced by
+//! policy before a permit existed.
+//!
+//! **What it refuses to know.** The request. A scope is made of identity and policy alone, so a caller who varies ids,
+//! queries or headers can never cause a mint: the account has a small fixed budget for them. Nor does the room know what
+//! an answer looks like; it says why there is no token, and `answer` makes that a status.
+//!
+//! **Why this shape.** The account key can do everything, so it stays behind [`Broker`]: the key is read by `keyring`, used
+//! by `signature`, and sent nowhere but to `permission`'s three kinds of call. The broker's product, [`ResourceToken`], has
+//! no public maker, so what `upstream` sends has been here. One mint per scope at a time is kept by the cache itself
+//! (moka computes one entry once), not by a lock of ours. An old token stays in use until the new one is there; a failure
+//! is remembered for a moment, so that a crowd behind a closed door does not knock one by one.
+
+mod account_key;
+mod broker;
+mod error;
+mod keyring;
+mod permission;
+mod scope;
+#[cfg(test)]
+pub(crate) mod scripted;
+mod secrets_manager;
+mod signature;
+mod token;
+
+pub use account_key::{AccountKey, KeyError, KeySource, NotAKey};
+pub use broker::{Broker, BrokerStatus, Config, MintTrouble};
+pub use error::ExchangeError;
+pub use keyring::{KeyStatus, KeyTrouble};
+pub use scope::{Holder, TokenScope};
+pub use secrets_manager::SecretsManagerError;
+pub use signature::ToSign;
+pub use token::ResourceToken;

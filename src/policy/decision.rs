@@ -12,9 +12,40 @@ pub enum Decision {
     Allow(Permit),
     /// Not granted, or denied.
     Deny(Reasons),
-    /// The request names no partition key and the deciding grant fixes more than one for this caller: the request must
-    /// say which (400).
+    /// The request names no partition key and the deciding grant fixes more than one for this caller (or equally narrow
+    /// grants fix different ones): the request must say which (400). At most 16 are listed for a grant.
     Ambiguous(Vec<PartitionKey>),
+}
+
+impl Decision {
+    /// The decision in one sentence, for a person; safe to show to the caller.
+    pub fn sentence(&self) -> String {
+        match self {
+            Self::Allow(permit) => permit.sentence(),
+            Self::Deny(reasons) => reasons.sentence.clone(),
+            Self::Ambiguous(keys) => {
+                let keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
+                format!(
+                    "The request names no partition key, and more than one is granted ({}): name one.",
+                    keys.join(", ")
+                )
+            }
+        }
+    }
+
+    /// The clauses that decided.
+    pub fn clauses(&self) -> &[Clause] {
+        match self {
+            Self::Allow(permit) => &permit.clauses,
+            Self::Deny(reasons) => &reasons.clauses,
+            Self::Ambiguous(_) => &[],
+        }
+    }
+
+    /// Whether it is leave to act.
+    pub fn is_allow(&self) -> bool {
+        matches!(self, Self::Allow(_))
+    }
 }
 
 /// Leave to act: made by `decide` alone. The broker trades it, together with the subject it names, for a resource token.
@@ -64,6 +95,17 @@ impl Permit {
     pub fn revision(&self) -> &Revision {
         &self.revision
     }
+
+    /// The permit in one sentence.
+    pub fn sentence(&self) -> String {
+        let names: Vec<_> = self.clauses.iter().map(|clause| &*clause.name).collect();
+        let names = names.join(", ");
+        let (subject, action, container) = (&self.subject, self.action, &self.scope.container);
+        match &self.partition_key {
+            Some(key) => format!("{names} grants {action} on {container} in partition {key} to {subject}."),
+            None => format!("{names} grants {action} on {container} to {subject}."),
+        }
+    }
 }
 
 /// What a resource token is minted for: it comes from the deciding grant and the identity, never from values in the request.
@@ -101,6 +143,23 @@ pub struct Clause {
     pub index: usize,
     /// Where it stands: `shop.yaml:4`.
     pub place: Arc<str>,
+}
+
+impl Clause {
+    /// The clause as reports print it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let kind = match self.kind {
+            ClauseKind::Grant => "grant",
+            ClauseKind::Deny => "deny",
+        };
+        serde_json::json!({ "kind": kind, "name": &*self.name, "index": self.index, "place": &*self.place })
+    }
+}
+
+impl fmt::Display for Clause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.place)
+    }
 }
 
 /// Grant or deny.

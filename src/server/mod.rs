@@ -1,1 +1,193 @@
-//! Not written yet.
+//! The front door: sockets, TLS, the routes of both listeners, and the order in which everything starts and stops.
+//!
+//! [`Server::start`] builds the rooms from a checked configuration and binds the sockets; nothing is served yet, so a busy
+//! port or an unreadable certificate is an error with a name and not a gateway that half works. [`Server::run`] serves
+//! until it is told to stop, then stops in this order: no new connections, requests in flight, background tasks, the
+//! audit log, and the admin listener last, so that a drain can be watched.
+
+mod admin;
+mod listen;
+mod routes;
+mod tls;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::net::TcpListener;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::tls::{Certificate, TlsError, TlsFiles};
+use crate::{
+    audit::{AuditError, Journal},
+    clock::{Clock, Timestamp},
+    config::Config,
+    diagnostic::Diagnostic,
+    exchange::Broker,
+    gateway::Gateway,
+    identity::{Identity, IdentitySetup},
+    policy::RunningPolicy,
+    transport::{Transport, TransportSetup},
+    upstream::Upstream,
+};
+
+/// How often the policy directory and the certificate files are looked at.
+const WATCH: Duration = Duration::from_secs(2);
+/// How long the admin listener outlives the rest.
+const ADMIN_DRAIN: Duration = Duration::from_secs(1);
+
+/// A gateway on its sockets.
+#[derive(Debug)]
+pub struct Server {
+    gateway: Arc<Gateway>,
+    front: Listener,
+    admin: Listener,
+    admin_token: Option<crate::secret::Secret>,
+    config_digest: String,
+    started: Timestamp,
+    drain: Duration,
+}
+
+/// A bound socket and the certificate it shows.
+#[derive(Debug)]
+struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+    certificate: Option<Certificate>,
+}
+
+/// Why a gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A port is taken, or an address is not this machine's.
+    #[error("cannot listen on {address}: {source}; change `{key}` in the configuration, or free the port")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Its key in the configuration.
+        key: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A certificate cannot be served.
+    #[error("cannot serve TLS: {0}")]
+    Tls(#[from] TlsError),
+    /// The policies have errors.
+    #[error("the policies cannot be used:\n{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Policies(Vec<Diagnostic>),
+    /// The audit log cannot be opened.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
+    /// The issuers contradict each other.
+    #[error(transparent)]
+    Identity(#[from] IdentitySetup),
+    /// Extra roots cannot be read.
+    #[error(transparent)]
+    Transport(#[from] TransportSetup),
+}
+
+impl Listener {
+    async fn bind(address: SocketAddr, key: &'static str, tls: Option<TlsFiles>) -> Result<Self, StartError> {
+        let certificate = tls.map(Certificate::load).transpose()?;
+        let refuse = |source| StartError::Bind { address, key, source };
+        let socket = TcpListener::bind(address).await.and_then(TcpListener::into_std).map_err(refuse)?;
+        let address = socket.local_addr().map_err(refuse)?;
+        Ok(Self { socket, address, certificate })
+    }
+
+    fn url(&self) -> String {
+        let scheme = if self.certificate.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
+    fn listener(&self) -> io::Result<TcpListener> {
+        TcpListener::from_std(self.socket.try_clone()?)
+    }
+}
+
+impl Server {
+    /// Builds the rooms and binds the sockets. Serves nothing yet.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let clock = Clock::System;
+        let front = Listener::bind(config.listen, "listen", config.tls).await?;
+        let admin = Listener::bind(config.admin, "admin", config.admin_tls).await?;
+        let policy = RunningPolicy::load(config.policy, clock.clone()).map_err(StartError::Policies)?;
+        let identity = Identity::new(config.issuers, Transport::new(None)?, clock.clone())?;
+        let cosmos = Transport::new(config.ca_file.as_deref())?;
+        let broker = Broker::new(config.exchange, cosmos.clone(), clock.clone());
+        let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
+        let journal = Journal::open(config.audit, clock.clone())?;
+        let started = clock.now();
+        let gateway =
+            Gateway::new(identity, policy, broker, upstream, journal, clock, config.limits, config.public_url);
+        Ok(Self {
+            gateway: Arc::new(gateway),
+            front,
+            admin,
+            admin_token: config.admin_token,
+            config_digest: config.digest,
+            started,
+            drain: config.drain,
+        })
+    }
+
+    /// Where the gateway listens.
+    pub fn gateway_url(&self) -> String {
+        self.front.url()
+    }
+
+    /// Where the admin listener is.
+    pub fn admin_url(&self) -> String {
+        self.admin.url()
+    }
+
+    /// Serves until `stop`, then drains.
+    pub async fn run(&self, stop: CancellationToken) -> io::Result<()> {
+        let (front, admin) = (self.front.listener()?, self.admin.listener()?);
+        let walks = TaskTracker::new();
+        let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
+        let admin_stop = CancellationToken::new();
+        let serving = async {
+            let acceptor = self.front.certificate.as_ref().map(Certificate::acceptor);
+            let background = CancellationToken::new();
+            let front = async {
+                listen::serve(front, acceptor, routes, stop, self.drain).await;
+                walks.close();
+                walks.wait().await;
+                background.cancel();
+            };
+            tokio::join!(front, background.run_until_cancelled(self.keep_fresh()));
+            if let Err(error) = self.gateway.journal.close().await {
+                tracing::error!(%error, "the audit log did not close cleanly");
+            }
+            admin_stop.cancel();
+        };
+        let watching = async {
+            let acceptor = self.admin.certificate.as_ref().map(Certificate::acceptor);
+            let routes = admin::routes(self.desk());
+            listen::serve(admin, acceptor, routes, admin_stop.clone(), ADMIN_DRAIN).await;
+        };
+        tokio::join!(serving, watching);
+        Ok(())
+    }
+
+    /// Reads policies and certificates again; what cannot be used leaves the running one in place.
+    pub fn reload(&self) {
+        self.desk().reload();
+    }
+
+    fn desk(&self) -> admin::Desk {
+        admin::Desk {
+            gateway: self.gateway.clone(),
+            certificates: [&self.front, &self.admin].into_iter().filter_map(|l| l.certificate.clone()).collect(),
+            token: self.admin_token.clone(),
+            open: self.admin.address.ip().is_loopback(),
+            config_digest: self.config_digest.as_str().into(),
+            started: self.started,
+        }
+    }
+
+    /// What runs beside the requests: key sets, policy files, certificates.
+    async fn keep_fresh(&self) {
+        let desk = self.desk();
+        tokio::join!(self.gateway.identity.keep_fresh(), desk.watch(WATCH));
+    }
+}

@@ -1,1 +1,24 @@
-//! Not written yet.
+//! The errand: a permitted request goes to Cosmos and an answer comes back.
+//!
+//! **What this room decides.** Which headers cross in either direction, and whether a request may be sent once more.
+//!
+//! **What it refuses to know.** Whether the request is allowed (the resource token is the proof that somebody asked), what
+//! the body means, and what the caller is told: an answer of Cosmos comes back as it was, and a failure says only what is
+//! known of the outcome.
+//!
+//! **Why this shape.** [`RequestHeaders`] can only be made by the allow-list, so a header nobody thought of stays here by
+//! construction. The credential is not among them: [`Upstream::forward`] sets it from the [`ResourceToken`] it demands, so
+//! a data request can carry nothing else. What may be repeated is one table (`retry`), and its rule for writes is plain:
+//! a write is sent again only when Cosmos said, or the connection proves, that the first had no effect; otherwise the
+//! outcome is unknown and the caller is told so.
+//!
+//! [`ResourceToken`]: crate::exchange::ResourceToken
+
+mod answer;
+mod forward;
+mod headers;
+mod retry;
+
+pub use answer::{UpstreamAnswer, UpstreamError};
+pub use forward::{Config, Errand, Upstream};
+pub use headers::{RangeAddressing, RequestHeaders};

@@ -1,3 +1,88 @@
-//! The `stepgate` command.
+//! The `stepgate` command: one module per subcommand, exit codes in one place.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program prints")]
 
-fn main() {}
+mod audit;
+mod check;
+mod config;
+#[cfg(feature = "dev")]
+mod demo;
+#[cfg(feature = "dev")]
+mod dev;
+mod exit;
+mod policy;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// An identity-aware gateway between AWS Step Functions HTTP Tasks and Azure Cosmos DB.
+#[derive(Parser)]
+#[command(
+    name = "stepgate",
+    version,
+    propagate_version = true,
+    after_help = "\
+Example:
+  stepgate demo                                 see it work, on this machine alone
+  stepgate serve --config /etc/stepgate/stepgate.yaml"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::Args),
+    /// Run the gateway with stand-ins for Cosmos DB and the issuer, on loopback
+    #[cfg(feature = "dev")]
+    Dev(dev::Args),
+    /// Play an order workflow through a real gateway, and show what happened
+    #[cfg(feature = "dev")]
+    Demo(demo::Args),
+    /// Check a configuration and its policies: every problem at once
+    Check(check::Args),
+    /// Test, explain and compare policies
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Print the schema of the configuration
+    Config(config::Args),
+    /// Verify and read the audit log
+    Audit(audit::Audit),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  stepgate completions bash > /etc/bash_completion.d/stepgate")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+/// The form of a report.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => serve::run(&args),
+        #[cfg(feature = "dev")]
+        Command::Dev(args) => dev::run(args),
+        #[cfg(feature = "dev")]
+        Command::Demo(args) => demo::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Policy(command) => policy::run(command),
+        Command::Config(args) => config::run(&args),
+        Command::Audit(args) => audit::run(args),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "stepgate", &mut std::io::stdout());
+            exit::FINE
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! What one record says: an [`Entry`] as the gateway fills it, and a [`Record`] as the journal numbered it.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    access::{Action, ContainerName, ExecutionContext, ItemId, Operation, PartitionKey, Subject, WorkloadKind},
+    clock::Timestamp,
+    identity::VerifiedSubject,
+    policy::{Clause, Permit, Reasons, Scope},
+};
+
+/// Where in a request's life a record was written.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Before a write leaves for Cosmos.
+    Intent,
+    /// Before an answer leaves for the caller.
+    Outcome,
+    /// Refused before an identity was known; written rate-limited.
+    Refusal,
+    /// How many refusals were counted instead of written.
+    Suppressed,
+    /// The journal found an intent without an outcome: whether Cosmos acted is unknown.
+    Recovered,
+}
+
+impl Phase {
+    /// The word of the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Intent => "intent",
+            Self::Outcome => "outcome",
+            Self::Refusal => "refusal",
+            Self::Suppressed => "suppressed",
+            Self::Recovered => "recovered",
+        }
+    }
+}
+
+/// One record's content, opened once and completed as the request walks on. It has no room for bodies, query values,
+/// tokens or keys.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Entry {
+    /// Where in the request's life.
+    pub phase: Phase,
+    /// The request id, which is also the activity id that Cosmos sees. Empty for a count of suppressed refusals.
+    pub request_id: Arc<str>,
+    /// Who asks; `None` before an identity is known.
+    pub who: Option<Who>,
+    /// In which execution, with the assurance of each fact.
+    pub context: ExecutionContext,
+    /// What is asked.
+    pub question: Question,
+    /// What was decided, and by which clauses; `None` before a decision.
+    pub decision: Option<Ruling>,
+    /// Which credential carries the request.
+    pub credential: Option<Credential>,
+    /// What Cosmos answered.
+    pub upstream: Option<Upstream>,
+    /// What the caller is answered.
+    pub answer: Option<Answer>,
+    /// Bytes of the request's body.
+    pub bytes_in: u64,
+    /// Bytes of the answer's body.
+    pub bytes_out: u64,
+    /// The other end of the connection.
+    pub peer: Option<SocketAddr>,
+    /// The kind of client, as its `User-Agent` says.
+    pub user_agent: UserAgentKind,
+    /// For [`Phase::Suppressed`] alone.
+    pub suppressed: Option<Suppressed>,
+}
+
+impl Entry {
+    /// An entry in which nothing is known yet but the request id.
+    pub fn new(phase: Phase, request_id: impl Into<Arc<str>>) -> Self {
+        Self {
+            phase,
+            request_id: request_id.into(),
+            who: None,
+            context: ExecutionContext::default(),
+            question: Question::default(),
+            decision: None,
+            credential: None,
+            upstream: None,
+            answer: None,
+            bytes_in: 0,
+            bytes_out: 0,
+            peer: None,
+            user_agent: UserAgentKind::Other,
+            suppressed: None,
+        }
+    }
+
+    /// The record of an entry whose outcome never became durable. What the entry knew is kept; the answer is not, since
+    /// none left.
+    pub(super) fn recovered(self) -> Self {
+        Self { phase: Phase::Recovered, answer: None, bytes_out: 0, ..self }
+    }
+}
+
+/// Who asks.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Who {
+    /// Issuer and identifier.
+    pub subject: Subject,
+    /// The OAuth client, where the issuer names one.
+    pub client: Option<Arc<str>>,
+    /// The profile that proved it a workload; `None` for a human, who was refused.
+    pub kind: Option<WorkloadKind>,
+}
+
+impl From<&VerifiedSubject> for Who {
+    fn from(verified: &VerifiedSubject) -> Self {
+        Self {
+            subject: verified.subject().clone(),
+            client: verified.client().map(Into::into),
+            kind: Some(verified.kind()),
+        }
+    }
+}
+
+/// What is asked, as far as the request could be read.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Question {
+    /// The action; `None` for a path that names none.
+    pub action: Option<Action>,
+    /// The container.
+    pub container: Option<ContainerName>,
+    /// The partition key the request runs under.
+    pub partition_key: Option<PartitionKey>,
+    /// The item, or the stored procedure of an `execute`.
+    pub item: Option<ItemId>,
+    /// The operations inside a batch, in order.
+    pub batch: Vec<Inside>,
+}
+
+/// One operation inside a batch.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Inside {
+    /// The operation.
+    pub operation: Operation,
+    /// The item, where the operation names one.
+    pub item: Option<ItemId>,
+    /// Its own partition key, where it names one.
+    pub partition_key: Option<PartitionKey>,
+}
+
+/// Allowed, denied by policy, or rejected as malformed or unproven.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Policy granted it.
+    Allow,
+    /// Policy did not grant it, or denied it.
+    Deny,
+    /// It never reached policy.
+    Reject,
+}
+
+impl Verdict {
+    /// The word of the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Allow => "allow",
+            Self::Deny => "deny",
+            Self::Reject => "reject",
+        }
+    }
+}
+
+/// A decision as the record keeps it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ruling {
+    /// Which way.
+    pub verdict: Verdict,
+    /// The clauses that decided; empty when nothing granted.
+    pub clauses: Arc<[Clause]>,
+    /// The policy revision that decided; `None` when policy was not asked.
+    pub revision: Option<Arc<str>>,
+}
+
+impl Ruling {
+    /// A request that never reached policy.
+    pub fn reject() -> Self {
+        Self { verdict: Verdict::Reject, clauses: Arc::new([]), revision: None }
+    }
+}
+
+impl From<&Permit> for Ruling {
+    fn from(permit: &Permit) -> Self {
+        Self {
+            verdict: Verdict::Allow,
+            clauses: permit.clauses().into(),
+            revision: Some(permit.revision().as_str().into()),
+        }
+    }
+}
+
+impl From<&Reasons> for Ruling {
+    fn from(reasons: &Reasons) -> Self {
+        Self {
+            verdict: Verdict::Deny,
+            clauses: Arc::clone(&reasons.clauses),
+            revision: Some(reasons.revision.as_str().into()),
+        }
+    }
+}
+
+/// The credential that carries a request to Cosmos.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Credential {
+    /// What it opens.
+    pub scope: Scope,
+    /// The id of the Cosmos permission, which Azure's diagnostic log carries too.
+    pub permission_id: Option<Arc<str>>,
+    /// Who holds the request to the scope.
+    pub enforced_by: Enforcer,
+}
+
+/// Who enforces a credential's scope.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcer {
+    /// Cosmos: the request carries a resource token.
+    Cosmos,
+    /// stepgate alone: the request carries the gateway's own Entra token.
+    Stepgate,
+}
+
+/// What Cosmos answered.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Upstream {
+    /// The HTTP status; `None` when no answer came.
+    pub status: Option<u16>,
+    /// `x-ms-substatus`
+    pub substatus: Option<u32>,
+    /// `x-ms-activity-id` of the answer.
+    pub activity_id: Option<Arc<str>>,
+    /// The region that answered.
+    pub region: Option<Arc<str>>,
+    /// How many times the request was sent.
+    pub attempts: u32,
+    /// `x-ms-request-charge`, summed over the attempts.
+    pub request_units: f64,
+    /// From the first byte sent to the whole answer read, over all attempts; kept in whole microseconds.
+    pub latency: Duration,
+}
+
+/// What the caller is answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// The HTTP status.
+    pub status: u16,
+    /// The `error` code, such as `policy.denied`; `None` for a success.
+    pub error: Option<Arc<str>>,
+    /// The whole walk, from the request's head to this record; kept in whole microseconds.
+    pub duration: Duration,
+}
+
+/// The kind of client.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UserAgentKind {
+    /// `Amazon|StepFunctions|…`
+    StepFunctions,
+    /// A Cosmos SDK.
+    CosmosSdk,
+    /// Anything else, or none.
+    Other,
+}
+
+impl UserAgentKind {
+    /// The word of the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StepFunctions => "step_functions",
+            Self::CosmosSdk => "cosmos_sdk",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// Refusals that were counted instead of written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Suppressed {
+    /// How many.
+    pub count: u64,
+    /// When the first of them came.
+    pub since: Timestamp,
+}
+
+/// The place of a record in the log, from 1, without gaps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Sequence(pub u64);
+
+/// An entry in its place.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Record {
+    /// Its place.
+    pub sequence: Sequence,
+    /// When the entry was given to the journal.
+    pub time: Timestamp,
+    /// What it says.
+    pub entry: Entry,
+}

@@ -1,0 +1,159 @@
+//! Whether a log is what was written: every hash, every link, every signature, in one pass over the files.
+//!
+//! What a pass can promise depends on whose key checked it, and [`Report::promise`] says which. With the key that lies
+//! beside the log, whoever can rewrite the directory can rewrite the key too; with a copy of the reader's own, nobody
+//! without the private key changed a signed record. Neither shows a log cut back to an earlier checkpoint together with
+//! everything that came after it.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{
+    chain::Head,
+    journal::{AuditError, PUBLIC_KEY},
+    key::{self, PublicKey},
+    recover,
+    segment::{self, Damage, Wrong},
+    walk::Walk,
+};
+
+/// Whose key checked the signatures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trust {
+    /// The one that lies beside the log.
+    SelfAsserted,
+    /// One that the reader brought.
+    Given,
+}
+
+/// What a verification found.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Report {
+    /// Whether everything fits.
+    pub ok: bool,
+    /// Records that fit, from the first on.
+    pub records: u64,
+    /// Records under a signature.
+    pub signed: u64,
+    /// Checkpoints whose signature was checked.
+    pub checkpoints: u64,
+    /// Segments read to their end.
+    pub segments: u64,
+    /// Whether the last line is still being written, or was when its writer died. It was never acknowledged.
+    pub unfinished: bool,
+    /// Whose key checked the signatures.
+    pub key: Trust,
+    /// What this result promises, in words.
+    pub promise: String,
+    /// The first thing that does not fit.
+    pub first_bad: Option<FirstBad>,
+}
+
+/// Where a log stops to fit.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FirstBad {
+    /// The file.
+    pub file: String,
+    /// The line, from 1; 0 for the file as a whole.
+    pub line: u64,
+    /// The sequence that belongs there, or that the checkpoint signs.
+    pub sequence: Option<u64>,
+    /// What is wrong.
+    pub wrong: String,
+}
+
+impl From<Damage> for FirstBad {
+    fn from(damage: Damage) -> Self {
+        Self {
+            file: damage.file.display().to_string(),
+            line: damage.line,
+            sequence: damage.sequence,
+            wrong: damage.wrong.to_string(),
+        }
+    }
+}
+
+/// Verifies the log in `directory`, with the key beside it or with the one in `public_key` alone. An error means that the
+/// files could not be read; a log that does not fit is a report.
+pub fn verify(directory: &Path, public_key: Option<&Path>) -> Result<Report, AuditError> {
+    let trust = if public_key.is_some() { Trust::Given } else { Trust::SelfAsserted };
+    let mut tally = Tally::default();
+    let first_bad = match pass(directory, public_key, &mut tally) {
+        Ok(()) => None,
+        Err(AuditError::Damaged(damage)) => Some(FirstBad::from(damage)),
+        Err(error) => return Err(error),
+    };
+    Ok(Report {
+        ok: first_bad.is_none(),
+        records: tally.records,
+        signed: tally.signed,
+        checkpoints: tally.checkpoints,
+        segments: tally.segments,
+        unfinished: tally.unfinished,
+        key: trust,
+        promise: promise(first_bad.is_none(), trust, &tally),
+        first_bad,
+    })
+}
+
+#[derive(Default)]
+struct Tally {
+    records: u64,
+    signed: u64,
+    checkpoints: u64,
+    segments: u64,
+    unfinished: bool,
+}
+
+fn pass(directory: &Path, public_key: Option<&Path>, tally: &mut Tally) -> Result<(), AuditError> {
+    let listing = segment::list(directory).map_err(|source| AuditError::at(directory, "list", source))?;
+    if listing.segments.is_empty() && listing.strangers.is_empty() {
+        return Err(Damage { file: directory.to_owned(), line: 0, sequence: None, wrong: Wrong::NoLog }.into());
+    }
+    let segments = recover::contiguous(directory, listing)?;
+    let keys = match public_key {
+        Some(path) => given_keys(path)?,
+        None => keys_beside(directory)?,
+    };
+    let mut walk = Walk { directory, keys: &keys, head: Head::GENESIS };
+    let last = segments.last().copied();
+    for segment in &segments {
+        let walked = walk.segment(segment, Some(*segment) == last, |_| {});
+        tally.records = walk.head.records;
+        let walked = walked?;
+        tally.segments += 1;
+        tally.checkpoints += walked.checkpoints;
+        tally.signed = tally.signed.max(walked.signed);
+        tally.unfinished = walked.torn;
+    }
+    Ok(())
+}
+
+fn given_keys(path: &Path) -> Result<Vec<PublicKey>, AuditError> {
+    let text = std::fs::read_to_string(path).map_err(|source| AuditError::at(path, "read", source))?;
+    key::read_public_keys(&text).map_err(|problem| AuditError::Key { file: path.to_owned(), problem })
+}
+
+fn keys_beside(directory: &Path) -> Result<Vec<PublicKey>, AuditError> {
+    let file = directory.join(PUBLIC_KEY);
+    let keys = std::fs::read_to_string(&file).ok().and_then(|text| key::read_public_keys(&text).ok());
+    keys.ok_or_else(|| Damage { file, line: 0, sequence: None, wrong: Wrong::PublicKey }.into())
+}
+
+fn promise(ok: bool, trust: Trust, tally: &Tally) -> String {
+    if !ok {
+        return format!("does not verify after record {}", tally.records);
+    }
+    let key = match trust {
+        Trust::SelfAsserted => "key self-asserted",
+        Trust::Given => "unchanged by anyone without the given key",
+    };
+    let mut promise = format!("consistent, {key}, signed up to record {}", tally.signed);
+    let unsigned = tally.records.saturating_sub(tally.signed);
+    if unsigned > 0 {
+        promise.push_str(&format!("; the {unsigned} after it are chained and not yet signed"));
+    }
+    promise
+}

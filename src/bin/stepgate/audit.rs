@@ -1,0 +1,276 @@
+//! `stepgate audit`: verify, trace and tail a log.
+#![allow(clippy::print_stderr, reason = "a command tells a person why it failed on standard error")]
+
+use std::{
+    collections::VecDeque,
+    io::{self, IsTerminal as _, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand, ValueEnum};
+use stepgate::audit::{self, AuditError, Filter, Phase, Reader, Report, Trace, Verdict};
+
+use crate::exit;
+
+/// How often `tail -f` looks for more.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Verify, trace and tail the audit log.
+#[derive(Args, Debug)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Verify(Verify),
+    Trace(TraceOf),
+    Tail(Tail),
+}
+
+/// Recompute every hash and signature, and name the first record that does not fit.
+///
+/// Exits 0 when everything fits and 5 when something does not.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  stepgate audit verify /var/lib/stepgate/audit --public-key checkpoint.pub")]
+struct Verify {
+    /// The log's directory.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Trust only this public key (PEM) instead of the one that lies beside the log.
+    #[arg(long, value_name = "FILE")]
+    public_key: Option<PathBuf>,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
+}
+
+/// Show an execution as a tree: states, attempts, operations, decisions, RU, latency.
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:\n  stepgate audit trace run-1 --dir /var/lib/stepgate/audit\n  \
+    stepgate audit trace arn:aws:states:us-east-1:111122223333:execution:Fulfil:run-1 --dir audit --format mermaid")]
+struct TraceOf {
+    /// The execution's ARN, or the last part of it (the run's name).
+    #[arg(value_name = "EXECUTION")]
+    execution: String,
+    /// The log's directory.
+    #[arg(long = "dir", value_name = "DIR")]
+    directory: PathBuf,
+    /// How to print the trace.
+    #[arg(long, value_enum, default_value_t = TraceFormat::Text)]
+    format: TraceFormat,
+}
+
+/// Print the latest records, one a line, and follow the log with -f.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  stepgate audit tail /var/lib/stepgate/audit -f --decision deny")]
+struct Tail {
+    /// The log's directory.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Go on printing records as they are written.
+    #[arg(short, long)]
+    follow: bool,
+    /// How many of the latest records to print first.
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 20)]
+    lines: usize,
+    /// Only this execution, by its ARN or the last part of it.
+    #[arg(long, value_name = "EXECUTION")]
+    execution: Option<String>,
+    /// Only this decision.
+    #[arg(long, value_enum)]
+    decision: Option<DecisionWord>,
+    /// Only this phase of a request.
+    #[arg(long, value_enum)]
+    phase: Option<PhaseWord>,
+    /// Only this operation, such as items/read.
+    #[arg(long, value_name = "OPERATION")]
+    operation: Option<String>,
+    /// Only this container.
+    #[arg(long, value_name = "DATABASE/CONTAINER")]
+    container: Option<String>,
+    /// Only this subject, as issuer/subject or the subject alone.
+    #[arg(long, value_name = "SUBJECT")]
+    subject: Option<String>,
+    /// Only this request.
+    #[arg(long, value_name = "REQUEST_ID")]
+    request: Option<String>,
+    /// How to print the records; json prints the lines as they stand in the log.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum ReportFormat {
+    Text,
+    Json,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum TraceFormat {
+    Text,
+    Json,
+    Mermaid,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum DecisionWord {
+    Allow,
+    Deny,
+    Reject,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum PhaseWord {
+    Intent,
+    Outcome,
+    Refusal,
+    Suppressed,
+    Recovered,
+}
+
+/// Runs the command.
+pub(crate) fn run(audit: Audit) -> ExitCode {
+    let result = match audit.command {
+        Command::Verify(command) => verify(&command),
+        Command::Trace(command) => trace(&command),
+        Command::Tail(command) => tail(&command),
+    };
+    result.unwrap_or_else(|error| match error {
+        // Whoever read the output has enough of it.
+        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        error => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Log(#[from] AuditError),
+    #[error(transparent)]
+    Trace(#[from] audit::TraceError),
+    #[error("cannot print: {0}")]
+    Output(#[from] io::Error),
+    #[error("cannot print as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+fn verify(command: &Verify) -> Result<ExitCode, Failure> {
+    let report = audit::verify(&command.directory, command.public_key.as_deref())?;
+    let mut out = io::stdout().lock();
+    match command.format {
+        ReportFormat::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
+        ReportFormat::Text => write_report(&mut out, &command.directory, &report)?,
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::from(exit::UNVERIFIED) })
+}
+
+fn write_report(out: &mut impl Write, directory: &Path, report: &Report) -> io::Result<()> {
+    let verdict = if report.ok { "ok" } else { "NOT OK" };
+    writeln!(out, "{verdict}: {}: {}", directory.display(), report.promise)?;
+    if let Some(bad) = &report.first_bad {
+        let line = if bad.line > 0 { format!(":{}", bad.line) } else { String::new() };
+        let sequence = bad.sequence.map(|sequence| format!(" (record {sequence})")).unwrap_or_default();
+        writeln!(out, "{}{line}: {}{sequence}", bad.file, bad.wrong)?;
+    }
+    writeln!(
+        out,
+        "{} records that fit, {} signed, {} checkpoints, {} segments",
+        report.records, report.signed, report.checkpoints, report.segments
+    )?;
+    if report.unfinished {
+        writeln!(out, "the last line is not finished: it is being written, or its writer died; nobody relied on it")?;
+    }
+    Ok(())
+}
+
+fn trace(command: &TraceOf) -> Result<ExitCode, Failure> {
+    let trace: Trace = audit::trace(&command.directory, &command.execution)?;
+    let mut out = io::stdout().lock();
+    match command.format {
+        TraceFormat::Text => write!(out, "{}", trace.render_text(io::stdout().is_terminal()))?,
+        TraceFormat::Json => writeln!(out, "{}", serde_json::to_string_pretty(&trace)?)?,
+        TraceFormat::Mermaid => write!(out, "{}", trace.render_mermaid())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tail(command: &Tail) -> Result<ExitCode, Failure> {
+    let filter = command.filter();
+    let color = io::stdout().is_terminal();
+    let mut reader = Reader::from_recent(&command.directory)?;
+    let mut next = || -> Result<Option<String>, AuditError> {
+        while let Some(record) = reader.next(|_| true)? {
+            if filter.admits(&record) {
+                return Ok(Some(match command.format {
+                    ReportFormat::Text => record.render_line(color),
+                    ReportFormat::Json => String::from_utf8_lossy(reader.raw()).into_owned(),
+                }));
+            }
+        }
+        Ok(None)
+    };
+    let mut latest = VecDeque::new();
+    while let Some(line) = next()? {
+        latest.push_back(line);
+        if latest.len() > command.lines {
+            latest.pop_front();
+        }
+    }
+    let mut out = io::stdout().lock();
+    for line in latest {
+        writeln!(out, "{line}")?;
+    }
+    if !command.follow {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        while let Some(line) = next()? {
+            writeln!(out, "{line}")?;
+        }
+        out.flush()?;
+        std::thread::park_timeout(POLL);
+    }
+}
+
+impl Tail {
+    fn filter(&self) -> Filter {
+        Filter {
+            execution: self.execution.clone(),
+            decision: self.decision.map(Verdict::from),
+            phase: self.phase.map(Phase::from),
+            operation: self.operation.clone(),
+            container: self.container.clone(),
+            subject: self.subject.clone(),
+            request: self.request.clone(),
+        }
+    }
+}
+
+impl From<DecisionWord> for Verdict {
+    fn from(word: DecisionWord) -> Self {
+        match word {
+            DecisionWord::Allow => Self::Allow,
+            DecisionWord::Deny => Self::Deny,
+            DecisionWord::Reject => Self::Reject,
+        }
+    }
+}
+
+impl From<PhaseWord> for Phase {
+    fn from(word: PhaseWord) -> Self {
+        match word {
+            PhaseWord::Intent => Self::Intent,
+            PhaseWord::Outcome => Self::Outcome,
+            PhaseWord::Refusal => Self::Refusal,
+            PhaseWord::Suppressed => Self::Suppressed,
+            PhaseWord::Recovered => Self::Recovered,
+        }
+    }
+}

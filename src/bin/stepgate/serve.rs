@@ -1,0 +1,96 @@
+//! `stepgate serve`
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use serde_json::json;
+use stepgate::{config, server::Server, telemetry};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Format, exit};
+
+#[derive(clap::Args)]
+#[command(after_help = "Example:\n  stepgate serve --config /etc/stepgate/stepgate.yaml\n\n\
+    Exits with 4 when the configuration or the policies have errors, with 1 when it cannot start.\n\
+    SIGTERM and SIGINT drain and stop; SIGHUP reloads policies and certificates.\n\
+    The log goes to standard error; STEPGATE_LOG sets its level (default info).")]
+pub(crate) struct Args {
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+    /// The form of the line that says where it listens.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
+}
+
+pub(crate) fn run(args: &Args) -> ExitCode {
+    let environment = environment();
+    start_log(&environment);
+    let config = match config::load(&args.config, &environment) {
+        Ok(loaded) => {
+            exit::print_findings(&loaded.warnings);
+            loaded.config
+        }
+        Err(findings) => return exit::problems(&findings),
+    };
+    block_on(async {
+        let server = match Server::start(config).await {
+            Ok(server) => server,
+            Err(error) => return exit::failed(error),
+        };
+        match args.format {
+            Format::Json => {
+                println!("{}", json!({"ready": true, "gateway": server.gateway_url(), "admin": server.admin_url()}))
+            }
+            Format::Text => println!("gateway  {}\nadmin    {}", server.gateway_url(), server.admin_url()),
+        }
+        match until_stopped(&server).await {
+            Ok(()) => exit::FINE,
+            Err(error) => exit::failed(error),
+        }
+    })
+}
+
+/// Runs `main` on a multi-threaded runtime.
+pub(crate) fn block_on(main: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(main),
+        Err(error) => exit::failed(format_args!("cannot start a runtime: {error}")),
+    }
+}
+
+/// Serves until SIGTERM or SIGINT; reloads on SIGHUP.
+pub(crate) async fn until_stopped(server: &Server) -> io::Result<()> {
+    let stop = CancellationToken::new();
+    let serving = server.run(stop.clone());
+    let signals = async {
+        let mut hangup = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        loop {
+            tokio::select! {
+                _ = hangup.recv() => server.reload(),
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        stop.cancel();
+        Ok(())
+    };
+    let (served, signals): (_, io::Result<()>) = tokio::join!(serving, signals);
+    served.and(signals)
+}
+
+/// The environment, read once; only the configuration looks into it.
+pub(crate) fn environment() -> Vec<(String, String)> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Starts the log at the level that `STEPGATE_LOG` names.
+pub(crate) fn start_log(environment: &[(String, String)]) {
+    let filter =
+        environment.iter().find(|(name, _)| name == "STEPGATE_LOG").map_or("info", |(_, value)| value.as_str());
+    telemetry::start_log(filter);
+}

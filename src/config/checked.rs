@@ -1,0 +1,427 @@
+//! From [`Raw`] to what it means: every check at once, each finding with its place and a mend.
+
+use std::{
+    collections::HashSet,
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use url::{Host, Url};
+
+use super::{
+    load::Written,
+    raw::{self, Raw},
+};
+use crate::{
+    access::{IssuerName, WorkloadKind},
+    audit,
+    diagnostic::{Diagnostic, Places, Severity, Source},
+    exchange::{self, KeySource},
+    gateway,
+    identity::{Algorithm, ContextClaim, ContextMapping, Expect, IssuerConfig},
+    policy,
+    secret::Secret,
+    server::TlsFiles,
+    upstream,
+};
+
+/// Largest answer that is read from Cosmos: pages end at 4 MB.
+const LARGEST_ANSWER: usize = 5 * 1024 * 1024;
+/// Longest that one attempt at Cosmos may take: an operation is given 5 s there, a page as well.
+const ATTEMPT: Duration = Duration::from_secs(20);
+/// Most resource tokens kept at once.
+const TOKENS: u64 = 10_000;
+
+/// A configuration that can be served.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// SHA-256 of the file as written, for `/status`.
+    pub digest: String,
+    /// The gateway listener.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub tls: Option<TlsFiles>,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// Its certificate.
+    pub admin_tls: Option<TlsFiles>,
+    /// What changing calls on it must carry.
+    pub admin_token: Option<Secret>,
+    /// What the account document names.
+    pub public_url: Option<Url>,
+    /// Whose tokens are trusted.
+    pub issuers: Vec<IssuerConfig>,
+    /// Certificates to trust for Cosmos beside the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// The broker's part.
+    pub exchange: exchange::Config,
+    /// The errand's part.
+    pub upstream: upstream::Config,
+    /// The policies' part.
+    pub policy: policy::Config,
+    /// The ledger's part.
+    pub audit: audit::Config,
+    /// Bounds on requests.
+    pub limits: gateway::Limits,
+    /// How long a stop waits for requests in flight.
+    pub drain: Duration,
+}
+
+/// Checks a configuration as written. `environment` is asked for the variables it names.
+pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Option<Config>, Vec<Diagnostic>) {
+    let base = written.source.file.parent().map(Path::to_owned).unwrap_or_default();
+    let mut check = Check { source: &written.source, places: &written.places, base, environment, findings: Vec::new() };
+    let config = check.config(&written.raw);
+    (config, check.findings)
+}
+
+struct Check<'a> {
+    source: &'a Source,
+    places: &'a Places,
+    base: PathBuf,
+    environment: &'a [(String, String)],
+    findings: Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    fn config(&mut self, raw: &Raw) -> Option<Config> {
+        self.exposure(raw);
+        let issuers = self.issuers(&raw.issuers);
+        let endpoint = self.endpoint("cosmos/endpoint", &raw.cosmos.endpoint);
+        let public_url = raw.public_url.as_deref().and_then(|url| self.public_url(url));
+        let admin_token = raw.admin_token.as_ref().and_then(|file| self.admin_token(file));
+        let exchange = self.credential(&raw.cosmos.credential, endpoint.clone());
+        let limits = self.limits(&raw.limits);
+        let audit = self.audit(&raw.audit);
+        let directory = self.directory("policies/directory", &raw.policies.directory);
+        if self.findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return None;
+        }
+        let known =
+            issuers.iter().map(|issuer| policy::KnownIssuer { name: issuer.name.clone(), shared: issuer.shared });
+        Some(Config {
+            digest: hex(digest(&SHA256, self.source.text.as_bytes()).as_ref()),
+            listen: raw.listen,
+            tls: raw.tls.as_ref().map(|tls| self.tls(tls)),
+            admin: raw.admin,
+            admin_tls: raw.admin_tls.as_ref().map(|tls| self.tls(tls)),
+            admin_token,
+            public_url,
+            policy: policy::Config { directory, issuers: Some(known.collect()) },
+            issuers,
+            ca_file: raw.cosmos.ca_file.as_ref().map(|file| self.base.join(file)),
+            exchange: exchange?,
+            upstream: upstream::Config {
+                endpoint: endpoint?,
+                largest_answer: LARGEST_ANSWER,
+                attempt_timeout: ATTEMPT,
+            },
+            audit,
+            limits,
+            drain: raw.limits.drain,
+        })
+    }
+
+    fn refuse(&mut self, path: &str, message: impl Into<String>, mend: &str) {
+        let place = self.places.of(path);
+        self.findings.push(self.source.at(Severity::Error, place, message, Some(mend.to_owned())));
+    }
+
+    /// What is open to more than this machine must be encrypted, and must know its own name.
+    fn exposure(&mut self, raw: &Raw) {
+        if !raw.listen.ip().is_loopback() {
+            if raw.tls.is_none() && !raw.trusted_tls_terminator {
+                let mend = "set `tls`, or `trusted_tls_terminator: true` when a load balancer in front ends TLS";
+                self.refuse("listen", format!("{} would serve plain HTTP off loopback", raw.listen), mend);
+            }
+            if raw.public_url.is_none() {
+                let mend =
+                    "set `public_url` to the address clients use; SDKs follow the one the account document names";
+                self.refuse("listen", "a gateway off loopback needs `public_url`", mend);
+            }
+        }
+        if !raw.admin.ip().is_loopback() {
+            if raw.admin_tls.is_none() {
+                self.refuse("admin", "the admin listener would serve plain HTTP off loopback", "set `admin_tls`");
+            }
+            if raw.admin_token.is_none() {
+                let mend = "set `admin_token`; off loopback `/status` wants it";
+                self.refuse("admin", "an admin listener off loopback needs `admin_token`", mend);
+            }
+        }
+    }
+
+    fn issuers(&mut self, issuers: &[raw::Issuer]) -> Vec<IssuerConfig> {
+        if issuers.is_empty() {
+            self.refuse("issuers", "no issuer is trusted, so no request could pass", "name at least one issuer");
+        }
+        let (mut names, mut urls) = (HashSet::new(), HashSet::new());
+        let mut checked = Vec::new();
+        for (index, issuer) in issuers.iter().enumerate() {
+            let at = |key: &str| format!("issuers/{index}/{key}");
+            if issuer.name.is_empty() || !names.insert(&issuer.name) {
+                self.refuse(
+                    &at("name"),
+                    format!("the name `{}` is empty or taken", issuer.name),
+                    "give each issuer a name of its own",
+                );
+            }
+            if !urls.insert(&issuer.url) {
+                let mend = "make the two issuers one, with both lists of audiences and clients";
+                self.refuse(&at("url"), format!("another issuer has the url {} too", issuer.url), mend);
+            }
+            self.endpoint(&at("url"), &issuer.url);
+            self.proof(index, issuer);
+            let algorithms = self.algorithms(index, issuer);
+            checked.push(issuer_config(issuer, algorithms));
+        }
+        checked
+    }
+
+    /// Nothing is a workload's token by default: the profile or the rules must be able to prove it.
+    fn proof(&mut self, index: usize, issuer: &raw::Issuer) {
+        let at = |key: &str| format!("issuers/{index}/{key}");
+        let held_by_client = issuer.kind == WorkloadKind::Cognito && !issuer.clients.is_empty();
+        if issuer.audiences.is_empty() && !held_by_client {
+            let mend = match issuer.kind {
+                WorkloadKind::Cognito => "set `audiences` (resource binding), or `clients`",
+                WorkloadKind::Oidc | WorkloadKind::AwsSts => {
+                    "set `audiences` to what the issuer writes into `aud` for this gateway"
+                }
+            };
+            self.refuse(
+                &at("name"),
+                format!("issuer `{}` accepts no audience, so no token of it could pass", issuer.name),
+                mend,
+            );
+        }
+        if issuer.kind == WorkloadKind::Oidc && issuer.workload.is_empty() {
+            let mend = "set `workload` to claims that only a workload's token has, such as `token_kind: workload`";
+            self.refuse(&at("kind"), format!("issuer `{}` has no rule that proves a workload", issuer.name), mend);
+        }
+        if issuer.kind != WorkloadKind::Oidc && !(issuer.workload.is_empty() && issuer.human.is_empty()) {
+            let mend = "leave `workload` and `human` out, or use `kind: oidc`";
+            self.refuse(&at("kind"), format!("the profile `{}` has rules of its own", issuer.kind.as_str()), mend);
+        }
+    }
+
+    fn algorithms(&mut self, index: usize, issuer: &raw::Issuer) -> Vec<Algorithm> {
+        let mut known = Vec::new();
+        for (i, name) in issuer.algorithms.iter().enumerate() {
+            match Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name) {
+                Some(algorithm) => known.push(algorithm),
+                None => {
+                    let names = Algorithm::ALL.map(Algorithm::as_str).join(", ");
+                    let message = format!("`{name}` is no accepted signature algorithm");
+                    self.refuse(&format!("issuers/{index}/algorithms/{i}"), message, &format!("use some of {names}"));
+                }
+            }
+        }
+        if known.is_empty() { Algorithm::defaults(issuer.kind).to_vec() } else { known }
+    }
+
+    /// An address that credentials or keys travel to or from: encrypted, unless it is this machine.
+    fn endpoint(&mut self, path: &str, text: &str) -> Option<Url> {
+        let mend = "write it as https://host/; http:// only for a loopback address";
+        let Ok(url) = Url::parse(text) else {
+            self.refuse(path, format!("`{text}` is no URL"), mend);
+            return None;
+        };
+        let loopback = is_loopback(&url);
+        let problem = match url.scheme() {
+            _ if url.host().is_none() => "has no host",
+            _ if !url.username().is_empty() || url.password().is_some() => "holds a user name or password",
+            _ if url.query().is_some() || url.fragment().is_some() => "has a query or a fragment",
+            "https" => return Some(url),
+            "http" if loopback => return Some(url),
+            "http" => "is plain HTTP off loopback",
+            _ => "is neither http nor https",
+        };
+        self.refuse(path, format!("`{text}` {problem}"), mend);
+        None
+    }
+
+    fn public_url(&mut self, text: &str) -> Option<Url> {
+        match Url::parse(text) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.host().is_some() && url.path() == "/" => {
+                Some(url)
+            }
+            _ => {
+                self.refuse(
+                    "public_url",
+                    format!("`{text}` is no address of a gateway"),
+                    "write it as https://host/ or https://host:port/",
+                );
+                None
+            }
+        }
+    }
+
+    fn admin_token(&mut self, raw::SecretFile::File { path }: &raw::SecretFile) -> Option<Secret> {
+        let file = self.base.join(path);
+        match fs::read_to_string(&file) {
+            Ok(text) if text.trim().len() >= 16 => Some(Secret::new(text.trim().to_owned())),
+            Ok(_) => {
+                self.refuse(
+                    "admin_token/path",
+                    format!("{} holds no token of 16 characters or more", file.display()),
+                    "put a long random text there",
+                );
+                None
+            }
+            Err(error) => {
+                self.refuse(
+                    "admin_token/path",
+                    format!("cannot read {}: {error}", file.display()),
+                    "make the file readable to the gateway",
+                );
+                None
+            }
+        }
+    }
+
+    fn credential(&mut self, credential: &raw::Credential, endpoint: Option<Url>) -> Option<exchange::Config> {
+        let raw::Credential::ResourceToken { lifetime, account_key } = credential;
+        let lifetime = lifetime.unwrap_or(Duration::from_secs(3600));
+        if !(600..=86_400).contains(&lifetime.as_secs()) {
+            let mend = "set it from 10m to 24h, which is what Cosmos accepts";
+            self.refuse("cosmos/credential/lifetime", "a resource token cannot live that long, or that short", mend);
+        }
+        let key = self.account_key(account_key)?;
+        Some(exchange::Config { endpoint: endpoint?, key, lifetime, cache_capacity: TOKENS })
+    }
+
+    fn account_key(&mut self, key: &raw::AccountKey) -> Option<KeySource> {
+        const AT: &str = "cosmos/credential/account_key";
+        match key {
+            raw::AccountKey::File { path, field } => {
+                let path = self.base.join(path);
+                if let Err(error) = fs::read(&path) {
+                    let message = format!("cannot read the account key in {}: {error}", path.display());
+                    self.refuse(AT, message, "make the file readable to the gateway");
+                }
+                Some(KeySource::File { path, field: field.clone() })
+            }
+            raw::AccountKey::Env { variable, field } => {
+                let value = self.environment.iter().find(|(name, _)| name == variable).map(|(_, value)| value.clone());
+                let Some(value) = value else {
+                    self.refuse(
+                        AT,
+                        format!("the environment has no {variable}"),
+                        "set the variable for the gateway's process",
+                    );
+                    return None;
+                };
+                Some(KeySource::Env { variable: variable.clone(), value: Secret::new(value), field: field.clone() })
+            }
+            raw::AccountKey::AwsSecretsManager { secret_id, field } => {
+                Some(KeySource::AwsSecretsManager { secret_id: secret_id.clone(), field: field.clone() })
+            }
+        }
+    }
+
+    fn limits(&mut self, limits: &raw::Limits) -> gateway::Limits {
+        let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let (request_body, body_memory) = (bytes(limits.request_body), bytes(limits.body_memory));
+        if body_memory < request_body || body_memory > u32::MAX as usize {
+            self.refuse("limits/body_memory", "must hold at least one body, and less than 4GiB", "set it to 256MiB");
+        }
+        if limits.concurrency == 0 || limits.deadline.is_zero() {
+            self.refuse("limits", "with no concurrency or no time no request could pass", "set both above zero");
+        }
+        gateway::Limits { request_body, body_memory, concurrency: limits.concurrency, deadline: limits.deadline }
+    }
+
+    fn audit(&mut self, audit: &raw::Audit) -> audit::Config {
+        let mut config = audit::Config::in_directory(self.base.join(&audit.directory));
+        config.durability = match audit.durability {
+            raw::Durability::Fsync => audit::Durability::Fsync,
+            raw::Durability::Write => audit::Durability::Write,
+            raw::Durability::Memory => audit::Durability::Memory,
+        };
+        if let Some(raw::SecretFile::File { path }) = &audit.signing_key {
+            config.signing_key = self.base.join(path);
+        }
+        if let Some(interval) = audit.checkpoint_interval {
+            config.checkpoint_interval = interval;
+        }
+        if let Some(size) = audit.segment_size {
+            config.segment_bytes = size.as_u64();
+        }
+        config
+    }
+
+    fn directory(&mut self, path: &str, directory: &Path) -> PathBuf {
+        let directory = self.base.join(directory);
+        if !directory.is_dir() {
+            self.refuse(
+                path,
+                format!("{} is no directory", directory.display()),
+                "name the directory that holds the files",
+            );
+        }
+        directory
+    }
+
+    fn tls(&self, tls: &raw::Tls) -> TlsFiles {
+        TlsFiles { certificate: self.base.join(&tls.certificate), private_key: self.base.join(&tls.private_key) }
+    }
+}
+
+fn issuer_config(raw: &raw::Issuer, algorithms: Vec<Algorithm>) -> IssuerConfig {
+    let mut config = IssuerConfig::new(IssuerName::new(raw.name.as_str()), raw.kind, raw.url.clone());
+    let expect = |rules: &std::collections::BTreeMap<String, String>| {
+        rules
+            .iter()
+            .map(|(claim, value)| (claim.clone(), Expect::from(serde_json::Value::from(value.as_str()))))
+            .collect()
+    };
+    config.audiences.clone_from(&raw.audiences);
+    config.clients.clone_from(&raw.clients);
+    config.algorithms = algorithms;
+    config.workload = expect(&raw.workload);
+    config.human = expect(&raw.human);
+    config.client_claim.clone_from(&raw.client_claim);
+    config.shared = raw.shared;
+    config.context = context_mapping(raw);
+    if let Some(leeway) = raw.leeway {
+        config.leeway = leeway;
+    }
+    if let Some(claim) = &raw.subject_claim {
+        config.subject_claim.clone_from(claim);
+    }
+    if let Some(staleness) = raw.max_staleness {
+        config.max_staleness = staleness;
+    }
+    config
+}
+
+fn context_mapping(raw: &raw::Issuer) -> ContextMapping {
+    let claim = |fact: raw::ContextFact| {
+        raw.context.get(&fact).map(|claim| ContextClaim { claim: claim.claim.clone(), assurance: claim.assurance })
+    };
+    ContextMapping {
+        execution: claim(raw::ContextFact::Execution),
+        state: claim(raw::ContextFact::State),
+        entered: claim(raw::ContextFact::Entered),
+        attempt: claim(raw::ContextFact::Attempt),
+        redrive: claim(raw::ContextFact::Redrive),
+        item: claim(raw::ContextFact::Item),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => IpAddr::from(address).is_loopback(),
+        Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
+        None => false,
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,20 @@
+//! The `dev` section: what the stand-ins of `stepgate dev` are given.
+
+mod cosmos;
+mod issuer;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use cosmos::{ContainerSeed, Cosmos, DatabaseSeed, Seed};
+pub use issuer::{Client, Issuer, Kind, SigningAlgorithm};
+
+/// The stand-ins.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Dev {
+    /// The stand-in Cosmos DB.
+    pub cosmos: Cosmos,
+    /// The local issuer.
+    pub issuer: Issuer,
+}

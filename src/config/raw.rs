@@ -1,0 +1,272 @@
+//! The configuration as written. Doc comments here become the descriptions of `config/stepgate.schema.json`.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use bytesize::ByteSize;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::access::{Assurance, WorkloadKind};
+
+/// Configuration of `stepgate serve`. Relative paths are taken from the directory of this file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "stepgate configuration")]
+pub struct Raw {
+    /// Address of the gateway listener, for workflows and SDKs. Plain HTTP is allowed only on a loopback address, or
+    /// behind a trusted TLS terminator.
+    pub listen: SocketAddr,
+    /// Certificate of the gateway listener. Read again on SIGHUP and when the files change.
+    pub tls: Option<Tls>,
+    /// Says that a load balancer in front ends TLS, so that plain HTTP off loopback is meant.
+    #[serde(default)]
+    pub trusted_tls_terminator: bool,
+    /// Address of the admin listener (health, metrics, status).
+    #[serde(default = "default_admin")]
+    pub admin: SocketAddr,
+    /// Certificate of the admin listener; needed off loopback.
+    pub admin_tls: Option<Tls>,
+    /// The bearer token that changing calls on the admin listener must carry. Without it such calls are off.
+    pub admin_token: Option<SecretFile>,
+    /// The URL under which clients reach the gateway; the account document names it. Needed off loopback.
+    #[schemars(with = "Option<String>")]
+    pub public_url: Option<String>,
+    /// Whose tokens are trusted. At least one.
+    pub issuers: Vec<Issuer>,
+    /// The Cosmos DB account behind the gateway.
+    pub cosmos: Cosmos,
+    /// Where the policy files are.
+    pub policies: Policies,
+    /// Where the audit log goes.
+    pub audit: Audit,
+    /// Bounds on requests.
+    #[serde(default)]
+    pub limits: Limits,
+    /// The stand-ins of `stepgate dev`. `stepgate serve` does not read this section.
+    #[cfg(feature = "dev")]
+    pub dev: Option<super::dev::Dev>,
+}
+
+/// A certificate and its key, as PEM files.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificate chain, leaf first.
+    pub certificate: PathBuf,
+    /// The private key.
+    pub private_key: PathBuf,
+}
+
+/// A secret in a file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum SecretFile {
+    /// The content of a file, without the white space around it.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// An issuer of workflow tokens.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Issuer {
+    /// Its name in policy files.
+    pub name: String,
+    /// The workload profile: what proves that a token is a workload's.
+    pub kind: WorkloadKind,
+    /// The exact `iss` of its tokens; discovery is at `/.well-known/openid-configuration` below it. `http://` only on
+    /// loopback.
+    pub url: String,
+    /// Accepted `aud` values. Required, except for `cognito` with `clients`.
+    #[serde(default)]
+    pub audiences: Vec<String>,
+    /// Accepted clients. Empty: any client of the issuer (the policy still decides).
+    #[serde(default)]
+    pub clients: Vec<String>,
+    /// Accepted signature algorithms, such as `RS256`. Empty: every asymmetric one. Never `none`, never HMAC.
+    #[serde(default)]
+    pub algorithms: Vec<String>,
+    /// How far the issuer's clock may be off (default 30s).
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub leeway: Option<Duration>,
+    /// For `oidc`: claims that must all hold for a token to be a workload's; `"*"` means present.
+    #[serde(default)]
+    pub workload: BTreeMap<String, String>,
+    /// For `oidc`: claims any one of which shows a human; `"*"` means present.
+    #[serde(default)]
+    pub human: BTreeMap<String, String>,
+    /// The claim that identifies the workload (default `sub`).
+    pub subject_claim: Option<String>,
+    /// The claim that names the client (default `client_id`, else `azp`).
+    pub client_claim: Option<String>,
+    /// Whether many owners share the issuer: then a binding must pin one of them.
+    #[serde(default)]
+    pub shared: bool,
+    /// Which claims speak of the execution, and how sure they are.
+    #[serde(default)]
+    pub context: BTreeMap<ContextFact, ContextClaim>,
+    /// How long keys may be used while the issuer cannot be reached (default 24h).
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub max_staleness: Option<Duration>,
+}
+
+/// A fact of the execution context.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "the names of the x-stepgate- headers")]
+pub enum ContextFact {
+    Execution,
+    State,
+    Entered,
+    Attempt,
+    Redrive,
+    Item,
+}
+
+/// A claim that speaks of the execution.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ContextClaim {
+    /// Its name, or a JSON pointer.
+    pub claim: String,
+    /// `signed` when the caller chose the value, `proven` when the issuer determined it.
+    pub assurance: Assurance,
+}
+
+/// The Cosmos DB account.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Cosmos {
+    /// The account's endpoint. `http://` only on loopback.
+    pub endpoint: String,
+    /// PEM certificates to trust for the endpoint beside the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// How the gateway proves itself to Cosmos.
+    pub credential: Credential,
+}
+
+/// How the gateway proves itself to Cosmos.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Credential {
+    /// Every data request carries a resource token, minted with the account key for exactly what the policy grants.
+    ResourceToken {
+        /// How long a resource token lives: 10m to 24h (default 1h). A token cannot be taken back, so shorter is safer.
+        #[serde(default, with = "humantime_serde")]
+        #[schemars(with = "Option<String>")]
+        lifetime: Option<Duration>,
+        /// Where the account key is.
+        account_key: AccountKey,
+    },
+}
+
+/// Where the account key is. Never in this file.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum AccountKey {
+    /// A file: the key itself in base64, or JSON with the key in `field`. Read again when Cosmos refuses the key.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The member of the JSON object that holds the key.
+        field: Option<String>,
+    },
+    /// An environment variable, with the same content as a file.
+    Env {
+        /// Its name.
+        variable: String,
+        /// The member of the JSON object that holds the key.
+        field: Option<String>,
+    },
+    /// AWS Secrets Manager, stage AWSCURRENT. The AWS client obeys `AWS_ENDPOINT_URL`, `AWS_REGION` and the standard
+    /// credential chain.
+    AwsSecretsManager {
+        /// The secret's name or ARN.
+        secret_id: String,
+        /// The member of the secret's JSON object that holds the key.
+        field: String,
+    },
+}
+
+/// The policy files.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// The directory, read recursively; `*.test.yaml` are tests.
+    pub directory: PathBuf,
+}
+
+/// The audit log.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Audit {
+    /// The directory of the segments; made if absent. One gateway at a time.
+    pub directory: PathBuf,
+    /// When a record counts as written (default fsync).
+    #[serde(default)]
+    pub durability: Durability,
+    /// The Ed25519 key that signs checkpoints; made with mode 0600 if absent (default: `signing-key.pem` in the directory).
+    pub signing_key: Option<SecretFile>,
+    /// How often a checkpoint is signed (default 60s).
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub checkpoint_interval: Option<Duration>,
+    /// When a segment is full and the next one begins (default 64MiB).
+    #[schemars(with = "Option<String>")]
+    pub segment_size: Option<ByteSize>,
+}
+
+/// When an audit record counts as written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Durability {
+    /// When the disk has it: survives a power cut.
+    #[default]
+    Fsync,
+    /// When the operating system has it: survives a crash of the gateway.
+    Write,
+    /// When the gateway has it: for development.
+    Memory,
+}
+
+/// Bounds on requests.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Largest request body.
+    #[schemars(with = "String")]
+    pub request_body: ByteSize,
+    /// Memory for all bodies, requests and answers, in flight.
+    #[schemars(with = "String")]
+    pub body_memory: ByteSize,
+    /// Requests in flight; more are refused with 503.
+    pub concurrency: usize,
+    /// How long a request may take in all; an HTTP Task gives up after 60 s.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub deadline: Duration,
+    /// How long a stop waits for requests in flight.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            request_body: ByteSize::mib(2),
+            body_memory: ByteSize::mib(256),
+            concurrency: 1024,
+            deadline: Duration::from_secs(55),
+            drain: Duration::from_secs(65),
+        }
+    }
+}
+
+fn default_admin() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9090))
+}

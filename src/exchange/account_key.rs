@@ -1,0 +1,208 @@
+//! The account key: the one secret that can make every other, so it is kept as short a way as it can be.
+
+use std::{fmt, io, path::PathBuf};
+
+use aws_lc_rs::{constant_time, hmac};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use zeroize::Zeroizing;
+
+use super::secrets_manager::{SecretsManager, SecretsManagerError};
+use crate::secret::Secret;
+
+/// The decoded key of a Cosmos account (primary or secondary); wiped on drop, never printed.
+pub struct AccountKey(Zeroizing<Vec<u8>>);
+
+impl AccountKey {
+    /// Reads the base64 form in which Azure shows a key; white space around it (the newline of a file) is ignored.
+    pub fn from_base64(text: &str) -> Result<Self, NotAKey> {
+        let bytes = Zeroizing::new(STANDARD.decode(text.trim()).map_err(|_| NotAKey)?);
+        if bytes.is_empty() {
+            return Err(NotAKey);
+        }
+        Ok(Self(bytes))
+    }
+
+    /// The HMAC-SHA256 of `message` under this key.
+    pub(super) fn mac(&self, message: &[u8]) -> hmac::Tag {
+        hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), message)
+    }
+
+    /// Whether `other` is the same key, compared in constant time.
+    pub(super) fn matches(&self, other: &Self) -> bool {
+        constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()
+    }
+}
+
+impl fmt::Debug for AccountKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccountKey([redacted])")
+    }
+}
+
+/// The text is not the base64 form of a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("not the base64 form of a key")]
+pub struct NotAKey;
+
+/// Where the account key comes from. It never stands in the configuration itself.
+#[derive(Clone, Debug)]
+pub enum KeySource {
+    /// A file, read again whenever the key is wanted anew, so that a mounted secret can be rotated under a running gateway.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The member that holds the key when the file is JSON; without it the whole file is the key.
+        field: Option<String>,
+    },
+    /// An environment variable, already read: a process cannot see its environment rotated.
+    Env {
+        /// The variable's name, for messages.
+        variable: String,
+        /// Its value.
+        value: Secret,
+        /// The member that holds the key when the value is JSON.
+        field: Option<String>,
+    },
+    /// AWS Secrets Manager, the version staged `AWSCURRENT`.
+    AwsSecretsManager {
+        /// The secret's name or ARN.
+        secret_id: String,
+        /// The member that holds the key; the secret is JSON.
+        field: String,
+    },
+}
+
+impl KeySource {
+    /// The word of the configuration: `file`, `env` or `aws_secrets_manager`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::File { .. } => "file",
+            Self::Env { .. } => "env",
+            Self::AwsSecretsManager { .. } => "aws_secrets_manager",
+        }
+    }
+
+    /// Reads the key as it stands there now.
+    pub(super) async fn read(&self, secrets_manager: &SecretsManager) -> Result<AccountKey, KeyError> {
+        let (text, field) = match self {
+            Self::File { path, field } => {
+                let text = tokio::fs::read_to_string(path).await;
+                let text = text.map_err(|error| KeyError::Unreadable { path: path.clone(), reason: error.kind() })?;
+                (Zeroizing::new(text), field.as_deref())
+            }
+            Self::Env { value, field, .. } => (Zeroizing::new(value.expose().to_owned()), field.as_deref()),
+            Self::AwsSecretsManager { secret_id, field } => {
+                (secrets_manager.current(secret_id).await?, Some(field.as_str()))
+            }
+        };
+        let key = match field {
+            Some(field) => self.member(&text, field)?,
+            None => text,
+        };
+        AccountKey::from_base64(&key).map_err(|NotAKey| KeyError::NotAKey { place: self.to_string() })
+    }
+
+    /// The string member called `field` of the JSON object `text`. Other members are skipped over, not copied.
+    fn member(&self, text: &str, field: &str) -> Result<Zeroizing<String>, KeyError> {
+        let members: std::collections::HashMap<&str, &serde_json::value::RawValue> =
+            serde_json::from_str(text).map_err(|_| KeyError::NotAnObject { place: self.to_string() })?;
+        let value = members.get(field).and_then(|raw| serde_json::from_str::<String>(raw.get()).ok());
+        value
+            .map(Zeroizing::new)
+            .ok_or_else(|| KeyError::NoSuchField { place: self.to_string(), field: field.to_owned() })
+    }
+}
+
+/// Where, for messages: `file /etc/key`.
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { path, .. } => write!(f, "file {}", path.display()),
+            Self::Env { variable, .. } => write!(f, "environment variable {variable}"),
+            Self::AwsSecretsManager { secret_id, .. } => write!(f, "secret {secret_id}"),
+        }
+    }
+}
+
+/// The account key cannot be had.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file cannot be read.
+    #[error("the account key's file {} cannot be read: {reason}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: io::ErrorKind,
+    },
+    /// A field was named, but there is no JSON object to look in.
+    #[error("{place} is not a JSON object with distinct plain names; leave out `field` if it holds the bare key")]
+    NotAnObject {
+        /// The source.
+        place: String,
+    },
+    /// The JSON object has no string member of that name.
+    #[error("{place} has no string member `{field}`")]
+    NoSuchField {
+        /// The source.
+        place: String,
+        /// The member looked for.
+        field: String,
+    },
+    /// What was found is not base64.
+    #[error("{place} does not hold the base64 form of a key; name the member in `field` if it is JSON")]
+    NotAKey {
+        /// The source.
+        place: String,
+    },
+    /// AWS Secrets Manager gave no secret.
+    #[error(transparent)]
+    SecretsManager(#[from] SecretsManagerError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env(value: &str, field: Option<&str>) -> KeySource {
+        let value = Secret::new(value.to_owned());
+        KeySource::Env { variable: "KEY".into(), value, field: field.map(str::to_owned) }
+    }
+
+    async fn read(source: &KeySource) -> Result<AccountKey, KeyError> {
+        source.read(&SecretsManager::default()).await
+    }
+
+    #[tokio::test]
+    async fn a_key_is_read_bare_or_from_a_member() {
+        let key = AccountKey::from_base64("c2VjcmV0").unwrap();
+        assert!(read(&env("c2VjcmV0\n", None)).await.unwrap().matches(&key));
+        let json = r#"{"other": {"a": 1}, "primaryMasterKey": "c2VjcmV0"}"#;
+        assert!(read(&env(json, Some("primaryMasterKey"))).await.unwrap().matches(&key));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_not_there_is_named_by_place_and_field() {
+        let text = |error: KeyError| error.to_string();
+        assert_eq!(
+            text(read(&env("c2VjcmV0", Some("a"))).await.unwrap_err()),
+            "environment variable KEY is not a JSON object with distinct plain names; leave out `field` if it holds the bare key"
+        );
+        assert_eq!(
+            text(read(&env(r#"{"a": 1}"#, Some("a"))).await.unwrap_err()),
+            "environment variable KEY has no string member `a`"
+        );
+        assert!(matches!(read(&env("{}", None)).await, Err(KeyError::NotAKey { .. })));
+        assert!(matches!(read(&env("", None)).await, Err(KeyError::NotAKey { .. })));
+        let absent = KeySource::File { path: "/nowhere/key".into(), field: None };
+        let error = KeyError::Unreadable { path: "/nowhere/key".into(), reason: io::ErrorKind::NotFound };
+        assert_eq!(read(&absent).await.unwrap_err(), error);
+    }
+
+    #[test]
+    fn a_key_does_not_print() {
+        let key = AccountKey::from_base64("c2VjcmV0").unwrap();
+        assert_eq!(format!("{key:?}"), "AccountKey([redacted])");
+        assert!(!format!("{:?}", env("c2VjcmV0", None)).contains("c2Vj"));
+    }
+}

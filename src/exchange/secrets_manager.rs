@@ -1,0 +1,165 @@
+//! AWS Secrets Manager, asked for the current version of one secret.
+
+use std::time::Duration;
+
+use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
+use aws_sdk_secretsmanager::{
+    Client,
+    error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError},
+    operation::get_secret_value::GetSecretValueError,
+};
+use futures_util::FutureExt as _;
+use tokio::sync::OnceCell;
+use zeroize::Zeroizing;
+
+/// The stage that a rotation moves to the new version once that version works.
+const CURRENT: &str = "AWSCURRENT";
+/// How long one question may take, with the SDK's own retries in it.
+const DEADLINE: Duration = Duration::from_secs(8);
+
+/// A client made at its first use, since making one may already ask the network (instance metadata) for credentials.
+#[derive(Debug, Default)]
+pub(super) struct SecretsManager {
+    client: OnceCell<Client>,
+}
+
+impl SecretsManager {
+    /// The text of the version staged `AWSCURRENT`. The stage is always named: a secret's default is the same today, and
+    /// a reader should not have to know.
+    pub(super) async fn current(&self, secret_id: &str) -> Result<Zeroizing<String>, SecretsManagerError> {
+        // Boxed and erased: the SDK's futures are nested deeper than the compiler follows inside ours.
+        let client = self.client.get_or_init(|| connect().boxed()).await;
+        let question = client.get_secret_value().secret_id(secret_id).version_stage(CURRENT);
+        let answer = question.send().boxed().await;
+        let answer = answer.map_err(|error| SecretsManagerError::from_sdk(secret_id, &error))?;
+        let refuse = || SecretsManagerError::NotText { secret_id: secret_id.to_owned() };
+        answer.secret_string.map(Zeroizing::new).ok_or_else(refuse)
+    }
+
+    #[cfg(test)]
+    fn with_client(client: Client) -> Self {
+        Self { client: OnceCell::new_with(Some(client)) }
+    }
+}
+
+/// A client by the AWS defaults: region, endpoint (`AWS_ENDPOINT_URL`) and credentials from where every AWS tool takes them.
+async fn connect() -> Client {
+    let timeouts = TimeoutConfig::builder().operation_timeout(DEADLINE).build();
+    let config = aws_config::defaults(BehaviorVersion::v2026_01_12()).timeout_config(timeouts).load().await;
+    Client::new(&config)
+}
+
+/// AWS Secrets Manager gave no secret.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SecretsManagerError {
+    /// `ResourceNotFoundException`
+    #[error("there is no secret {secret_id} in this account and region, or it has no version staged {CURRENT}")]
+    NotFound {
+        /// The secret.
+        secret_id: String,
+    },
+    /// `AccessDeniedException`, or credentials that AWS does not accept.
+    #[error("AWS refuses to show secret {secret_id} ({code}); allow secretsmanager:GetSecretValue on it")]
+    Denied {
+        /// The secret.
+        secret_id: String,
+        /// The code AWS gave.
+        code: String,
+    },
+    /// `DecryptionFailure`
+    #[error("secret {secret_id} cannot be decrypted; allow kms:Decrypt on its KMS key")]
+    Undecryptable {
+        /// The secret.
+        secret_id: String,
+    },
+    /// The secret is binary.
+    #[error("secret {secret_id} is binary; store it as text")]
+    NotText {
+        /// The secret.
+        secret_id: String,
+    },
+    /// Any other code.
+    #[error("AWS Secrets Manager answered {code} for secret {secret_id}")]
+    Refused {
+        /// The secret.
+        secret_id: String,
+        /// The code AWS gave, or `unknown`.
+        code: String,
+    },
+    /// No answer: no route, no credentials, no time.
+    #[error("AWS Secrets Manager cannot be asked for secret {secret_id}: {reason}")]
+    Unreachable {
+        /// The secret.
+        secret_id: String,
+        /// What the SDK said.
+        reason: String,
+    },
+}
+
+impl SecretsManagerError {
+    fn from_sdk<R: std::fmt::Debug>(secret_id: &str, error: &SdkError<GetSecretValueError, R>) -> Self {
+        let secret_id = secret_id.to_owned();
+        let Some(refusal) = error.as_service_error() else {
+            return Self::Unreachable { secret_id, reason: DisplayErrorContext(error).to_string() };
+        };
+        let code = refusal.code().unwrap_or("unknown");
+        match code {
+            "ResourceNotFoundException" => Self::NotFound { secret_id },
+            "DecryptionFailure" => Self::Undecryptable { secret_id },
+            "AccessDeniedException"
+            | "UnrecognizedClientException"
+            | "InvalidSignatureException"
+            | "ExpiredTokenException" => Self::Denied { secret_id, code: code.to_owned() },
+            _ => Self::Refused { secret_id, code: code.to_owned() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_secretsmanager::config::{Config, Credentials, Region};
+    use http::StatusCode;
+
+    use super::*;
+    use crate::exchange::scripted::{Reply, Scripted};
+
+    fn secrets_manager(server: &Scripted) -> SecretsManager {
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(server.url().as_str())
+            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+            .build();
+        SecretsManager::with_client(Client::from_conf(config))
+    }
+
+    #[tokio::test]
+    async fn the_current_version_is_named_in_the_question() {
+        let server = Scripted::start(|request| {
+            assert_eq!(request.headers["x-amz-target"], "secretsmanager.GetSecretValue");
+            let question: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+            assert_eq!(question, serde_json::json!({"SecretId": "prod/cosmos", "VersionStage": "AWSCURRENT"}));
+            Reply::new(StatusCode::OK).body(r#"{"SecretString": "text"}"#)
+        });
+        let server = server.await;
+        assert_eq!(*secrets_manager(&server).current("prod/cosmos").await.unwrap(), "text");
+    }
+
+    #[tokio::test]
+    async fn refusals_are_told_apart_by_code() {
+        let refused = async |code: &'static str| {
+            let body = format!(r#"{{"__type": "{code}", "message": "no"}}"#);
+            let server = Scripted::start(move |_| Reply::new(StatusCode::BAD_REQUEST).body(body.clone())).await;
+            secrets_manager(&server).current("s").await.unwrap_err()
+        };
+        assert_eq!(refused("ResourceNotFoundException").await, SecretsManagerError::NotFound { secret_id: "s".into() });
+        assert_eq!(refused("DecryptionFailure").await, SecretsManagerError::Undecryptable { secret_id: "s".into() });
+        let code = "AccessDeniedException".to_owned();
+        assert_eq!(refused("AccessDeniedException").await, SecretsManagerError::Denied { secret_id: "s".into(), code });
+        let code = "InvalidRequestException".to_owned();
+        assert_eq!(
+            refused("InvalidRequestException").await,
+            SecretsManagerError::Refused { secret_id: "s".into(), code }
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! The resource token, in the form in which it leaves for Cosmos.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
+use http::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::scope::TokenScope;
+use crate::clock::Timestamp;
+
+/// RFC 3986, section 2.3: everything but the unreserved characters is encoded.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// A key to one scope, for a while. Made by the broker alone; it never leaves the process except to Cosmos.
+#[derive(Debug)]
+pub struct ResourceToken {
+    pub(super) authorization: HeaderValue,
+    pub(super) permission_id: Arc<str>,
+    pub(super) scope: TokenScope,
+    pub(super) minted: Timestamp,
+    pub(super) expires: Timestamp,
+    /// The broker's own count: tells which of two tokens is newer, even where a clock stands still.
+    pub(super) serial: u64,
+    /// Not before this moment (in milliseconds) does a request start a renewal; whoever moves it on starts one.
+    pub(super) next_renewal: AtomicI64,
+}
+
+impl ResourceToken {
+    /// The value of `Authorization`: percent-encoded and marked sensitive, so that it does not print.
+    pub fn authorization(&self) -> &HeaderValue {
+        &self.authorization
+    }
+
+    /// The id of the permission, as Azure's diagnostic log shows it (`resourceTokenPermissionId`).
+    pub fn permission_id(&self) -> &str {
+        &self.permission_id
+    }
+
+    /// What the token opens, and for whom it was minted.
+    pub fn scope(&self) -> &TokenScope {
+        &self.scope
+    }
+
+    /// When the token ends by the gateway's own clock. (Azure adds up to 15 minutes of skew, and nothing here uses them.)
+    pub fn expires(&self) -> Timestamp {
+        self.expires
+    }
+
+    /// Whether the caller, at `now`, is the one to start a renewal. Then nobody else is until `pause` has passed.
+    pub(super) fn claim_renewal(&self, now: Timestamp, pause: std::time::Duration) -> bool {
+        let due = self.next_renewal.load(Ordering::Relaxed);
+        let next = now.plus(pause).as_millis();
+        now.as_millis() >= due
+            && self.next_renewal.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// `text` as a header value: percent-encoded, so always ASCII, and marked sensitive.
+pub(super) fn header_value(text: &str) -> HeaderValue {
+    let encoded = utf8_percent_encode(text, RESERVED).to_string();
+    // An encoded text has letters, digits and `-._~%` only, all of which a header value takes.
+    let mut value = HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static(""));
+    value.set_sensitive(true);
+    value
+}
+
+/// `text` as one segment of a path.
+pub(super) fn path_segment(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, RESERVED)
+}
+
+#[cfg(test)]
+impl ResourceToken {
+    /// A token as the broker would make it, for tests of the rooms that demand one.
+    pub(crate) fn for_test(token: &str, scope: TokenScope) -> Self {
+        Self {
+            authorization: header_value(token),
+            permission_id: scope.id().into(),
+            scope,
+            minted: Timestamp::from_secs(0),
+            expires: Timestamp::from_millis(i64::MAX),
+            serial: 0,
+            next_renewal: AtomicI64::new(i64::MAX),
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! What the walk writes into the audit entry, and what metrics read from it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, header::USER_AGENT};
+
+use crate::{
+    access::Action,
+    audit::{self, Entry, UserAgentKind, Verdict},
+    exchange::ResourceToken,
+    policy::Permit,
+    question::Question,
+    telemetry::RequestLabels,
+    upstream::{UpstreamAnswer, UpstreamError},
+};
+
+/// The kind of client.
+pub(super) fn user_agent(headers: &HeaderMap) -> UserAgentKind {
+    let agent = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
+    if agent.starts_with(b"Amazon|StepFunctions|") {
+        UserAgentKind::StepFunctions
+    } else if agent.to_ascii_lowercase().windows(6).any(|window| window == b"cosmos") {
+        UserAgentKind::CosmosSdk
+    } else {
+        UserAgentKind::Other
+    }
+}
+
+/// What is asked.
+pub(super) fn asked(question: &Question) -> audit::Question {
+    let inside = |inside: &crate::question::BatchOperation| audit::Inside {
+        operation: inside.operation,
+        item: inside.item.clone(),
+        partition_key: inside.partition_key.clone(),
+    };
+    audit::Question {
+        action: Some(question.action),
+        container: Some(question.container.clone()),
+        partition_key: question.partition_key.clone(),
+        item: question.item.clone(),
+        batch: question.batch.iter().map(inside).collect(),
+    }
+}
+
+/// Which credential carries the request.
+pub(super) fn credential(permit: &Permit, token: &ResourceToken) -> audit::Credential {
+    audit::Credential {
+        scope: permit.scope().clone(),
+        permission_id: Some(token.permission_id().into()),
+        enforced_by: audit::Enforcer::Cosmos,
+    }
+}
+
+/// What came back from Cosmos, added to what earlier errands of the same request brought.
+pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, UpstreamError>, took: Duration) {
+    let before = entry.upstream.take();
+    let (attempts, charge, latency) =
+        before.map_or((0, 0.0, took), |before| (before.attempts, before.request_units, before.latency + took));
+    entry.upstream = Some(match forwarded {
+        Ok(answer) => audit::Upstream {
+            status: Some(answer.status.as_u16()),
+            substatus: answer.substatus,
+            activity_id: answer.activity_id.as_deref().map(Into::into),
+            region: answer.region.clone(),
+            attempts: attempts + answer.attempts,
+            request_units: charge + answer.request_charge.unwrap_or_default(),
+            latency,
+        },
+        Err(error) => audit::Upstream {
+            status: None,
+            substatus: None,
+            activity_id: None,
+            region: None,
+            attempts: attempts + error.attempts(),
+            request_units: charge,
+            latency,
+        },
+    });
+}
+
+/// What the caller is answered.
+pub(super) fn answered(entry: &mut Entry, response: &Response<Bytes>, error: Option<&'static str>, duration: Duration) {
+    entry.bytes_out = response.body().len() as u64;
+    entry.answer = Some(audit::Answer { status: response.status().as_u16(), error: error.map(Into::into), duration });
+}
+
+/// The labels of the request's metrics. A container is named only once policy allowed something on it.
+pub(super) fn labels(entry: &Entry) -> RequestLabels {
+    let verdict = entry.decision.as_ref().map_or(Verdict::Allow, |ruling| ruling.verdict);
+    let container = match (&entry.question.container, verdict) {
+        (Some(container), Verdict::Allow) => container.to_string(),
+        _ => "-".to_owned(),
+    };
+    RequestLabels {
+        operation: entry.question.action.map_or("-", Action::as_str),
+        container,
+        decision: verdict.as_str(),
+        status: entry.answer.as_ref().map_or(0, |answer| answer.status),
+    }
+}
+
+/// What Cosmos charged, where it was asked.
+pub(super) fn charge(entry: &Entry) -> Option<f64> {
+    entry.upstream.as_ref().map(|upstream| upstream.request_units)
+}

@@ -1,0 +1,198 @@
+//! The cache of one issuer's keys.
+//!
+//! [`KeyRing::keep_fresh`] alone fetches, at an interval and on demand, and replaces the set only by a complete one that
+//! parsed; requests read the last set and never touch the network. A request with a `kid` that is not in the set rings
+//! once and waits for the fetch that follows, together with everybody else who rang; between two such fetches lie ten
+//! seconds, so that forged key ids cannot make the gateway hammer the issuer.
+
+use std::{sync::Arc, time::Duration};
+
+use aws_lc_rs::rand;
+use tokio::sync::{Notify, watch};
+
+use super::{
+    config::{Algorithm, IssuerConfig},
+    discovery::{self, FetchError},
+    keys::{Key, KeySet, NoKey},
+};
+use crate::{
+    clock::{Clock, Timestamp},
+    transport::Transport,
+};
+
+/// Shortest time between a fetch and the next one that an unknown `kid` can cause.
+const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long a request waits for a fetch: both documents may take their whole deadline.
+const LONGEST_WAIT: Duration = discovery::DOCUMENT_DEADLINE.saturating_mul(2);
+
+/// The pause after the first failed fetch; it doubles with each further one, up to the refresh interval.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+
+/// Why there is no key for a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Miss {
+    /// The keys are known, and none is the token's.
+    NoKey(NoKey),
+    /// The keys are not known: never fetched, too old, or the issuer cannot be asked about this one.
+    Unavailable,
+}
+
+/// One issuer's keys.
+#[derive(Debug)]
+pub(super) struct KeyRing {
+    clock: Clock,
+    max_staleness: Duration,
+    state: watch::Sender<State>,
+    demand: Notify,
+}
+
+/// What is known after the last fetch.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    /// The last set that parsed.
+    pub(super) keys: Option<Arc<KeySet>>,
+    /// When that set was fetched.
+    pub(super) fetched: Option<Timestamp>,
+    /// When the last fetch, good or not, began.
+    pub(super) attempted: Option<Timestamp>,
+    /// Fetches that ended.
+    pub(super) fetches: u64,
+    /// Fetches that failed since the last good one.
+    pub(super) failures: u32,
+    /// Why the last fetch failed; `None` when it did not.
+    pub(super) error: Option<Arc<FetchError>>,
+    /// Whether a fetch is under way.
+    busy: bool,
+}
+
+impl KeyRing {
+    pub(super) fn new(clock: Clock, max_staleness: Duration) -> Self {
+        Self { clock, max_staleness, state: watch::Sender::default(), demand: Notify::new() }
+    }
+
+    /// The key for a token, after a fetch if need be.
+    pub(super) async fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Miss> {
+        match self.look_up(kid, algorithm) {
+            Err(Miss::NoKey(NoKey::Unknown) | Miss::Unavailable) => {}
+            settled => return settled,
+        }
+        self.refetched().await;
+        match self.look_up(kid, algorithm) {
+            // The key may be one that the issuer published since: it cannot be asked, so the token cannot be judged.
+            Err(Miss::NoKey(NoKey::Unknown)) if self.state.borrow().error.is_some() => Err(Miss::Unavailable),
+            settled => settled,
+        }
+    }
+
+    fn look_up(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Miss> {
+        let keys = self.keys().ok_or(Miss::Unavailable)?;
+        keys.select(kid, algorithm).map_err(Miss::NoKey)
+    }
+
+    /// The set that is trusted now.
+    pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
+        let state = self.state.borrow();
+        let fetched = state.fetched?;
+        if self.clock.now().since(fetched) > self.max_staleness {
+            return None;
+        }
+        state.keys.clone()
+    }
+
+    /// What is known after the last fetch.
+    pub(super) fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Waits for the fetch under way, or for a new one unless the last is too recent.
+    async fn refetched(&self) {
+        let mut state = self.state.subscribe();
+        let seen = {
+            let state = state.borrow();
+            if !state.busy && self.fetched_lately(&state) {
+                return;
+            }
+            state.fetches
+        };
+        self.demand.notify_one();
+        let fetched = state.wait_for(|state| state.fetches > seen);
+        // Running out of time leaves the old set in place, which is what the caller then judges by.
+        let _ = tokio::time::timeout(LONGEST_WAIT, fetched).await;
+    }
+
+    fn fetched_lately(&self, state: &State) -> bool {
+        state.attempted.is_some_and(|at| self.clock.now().since(at) < DEMAND_INTERVAL)
+    }
+
+    /// Fetches now, at intervals, and on demand, until dropped.
+    pub(super) async fn keep_fresh(&self, transport: &Transport, issuer: &IssuerConfig) {
+        loop {
+            self.fetch(transport, issuer).await;
+            self.rest(issuer).await;
+        }
+    }
+
+    async fn fetch(&self, transport: &Transport, issuer: &IssuerConfig) {
+        let now = self.clock.now();
+        self.state.send_modify(|state| {
+            state.busy = true;
+            state.attempted = Some(now);
+        });
+        let document = discovery::fetch_keys(transport, issuer).await;
+        let previous = self.state.borrow().keys.clone();
+        let parsed =
+            document.and_then(|text| KeySet::parse(&text, now, previous.as_deref()).ok_or(FetchError::NoUsableKeys));
+        if let Err(error) = &parsed {
+            tracing::warn!(issuer = %issuer.name, %error, "the issuer's keys could not be fetched");
+        }
+        self.state.send_modify(|state| {
+            state.busy = false;
+            state.fetches += 1;
+            match parsed {
+                Ok(keys) => {
+                    state.keys = Some(Arc::new(keys));
+                    state.fetched = Some(now);
+                    state.failures = 0;
+                    state.error = None;
+                }
+                Err(error) => {
+                    state.failures += 1;
+                    state.error = Some(Arc::new(error));
+                }
+            }
+        });
+    }
+
+    /// Until the next fetch is due, or is asked for.
+    async fn rest(&self, issuer: &IssuerConfig) {
+        let pause = tokio::time::sleep(self.pause(issuer.refresh));
+        tokio::pin!(pause);
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                () = self.demand.notified() => {
+                    // A request that rang during the last fetch has been served by it.
+                    if !self.fetched_lately(&self.state.borrow()) {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// The refresh interval, or a shorter pause after failures, less up to a tenth: so that gateways started together do
+    /// not ask together.
+    fn pause(&self, refresh: Duration) -> Duration {
+        let failures = self.state.borrow().failures;
+        let whole = match failures.checked_sub(1) {
+            None => refresh,
+            Some(doublings) => FIRST_RETRY.saturating_mul(2_u32.saturating_pow(doublings)).min(refresh),
+        };
+        let mut random = [0];
+        // Without randomness all gateways ask together, and no harm is done otherwise.
+        let _ = rand::fill(&mut random);
+        let [random] = random;
+        whole - (whole / 10).mul_f64(f64::from(random) / 255.0)
+    }
+}

@@ -1,0 +1,222 @@
+//! One issuer's verification keys, as one complete set.
+
+use std::sync::Arc;
+
+use jsonwebtoken::{
+    DecodingKey,
+    jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
+};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::Algorithm;
+use crate::clock::Timestamp;
+
+/// A key that can verify signatures.
+#[derive(Debug)]
+pub(super) struct Key {
+    jwk: Jwk,
+    decoding: DecodingKey,
+    first_seen: Timestamp,
+}
+
+impl Key {
+    /// The key that a JWK stands for; `None` for kinds of keys that no accepted algorithm uses.
+    fn new(jwk: Jwk, first_seen: Timestamp) -> Option<Self> {
+        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+        let key = Self { jwk, decoding, first_seen };
+        Algorithm::ALL.into_iter().any(|algorithm| key.fits(algorithm)).then_some(key)
+    }
+
+    pub(super) fn id(&self) -> Option<&str> {
+        self.jwk.common.key_id.as_deref()
+    }
+
+    pub(super) fn first_seen(&self) -> Timestamp {
+        self.first_seen
+    }
+
+    /// Whether the key may verify signatures of that algorithm: its type and curve, and its `alg`, `use` and `key_ops`
+    /// where it has them (RFC 7517, section 4; AWS publishes an RSA key without `alg`).
+    pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
+        let common = &self.jwk.common;
+        self.has_type_for(algorithm)
+            && common.key_algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm.for_jsonwebtoken()))
+            && common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature)
+            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+    }
+
+    fn has_type_for(&self, algorithm: Algorithm) -> bool {
+        use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+        match (&self.jwk.algorithm, algorithm) {
+            (AlgorithmParameters::RSA(_), RS256 | RS384 | RS512 | PS256 | PS384 | PS512) => true,
+            (AlgorithmParameters::EllipticCurve(key), ES256) => key.curve == EllipticCurve::P256,
+            (AlgorithmParameters::EllipticCurve(key), ES384) => key.curve == EllipticCurve::P384,
+            (AlgorithmParameters::OctetKeyPair(key), EdDSA) => key.curve == EllipticCurve::Ed25519,
+            _ => false,
+        }
+    }
+
+    /// Whether `signature` (base64url) is this key's over `message`.
+    pub(super) fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
+        let verified =
+            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.decoding, algorithm.for_jsonwebtoken());
+        verified.unwrap_or(false)
+    }
+}
+
+/// Why a set has no key for a token.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum NoKey {
+    /// The set has no key of that id, or, for a token without one, none that fits.
+    Unknown,
+    /// The key of that id is for something else.
+    Unfit,
+    /// More than one key would do.
+    Ambiguous,
+}
+
+/// All keys an issuer published at one time; never empty.
+#[derive(Debug)]
+pub(super) struct KeySet(Vec<Arc<Key>>);
+
+#[derive(Deserialize)]
+struct Document {
+    keys: Vec<Value>,
+}
+
+impl KeySet {
+    /// The set in a JWKS document. Keys of kinds that are not understood are left out (RFC 7517, section 5); `None` when no
+    /// key is left or the text is no key set. A key that `previous` had stays the same object, so that its age and the
+    /// tokens verified with it live on.
+    pub(super) fn parse(document: &[u8], now: Timestamp, previous: Option<&Self>) -> Option<Self> {
+        let document: Document = serde_json::from_slice(document).ok()?;
+        let jwks = document.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
+        let keys: Vec<Arc<Key>> = jwks
+            .filter_map(|jwk| match previous.and_then(|set| set.same(&jwk)) {
+                Some(known) => Some(Arc::clone(known)),
+                None => Key::new(jwk, now).map(Arc::new),
+            })
+            .collect();
+        (!keys.is_empty()).then_some(Self(keys))
+    }
+
+    fn same(&self, jwk: &Jwk) -> Option<&Arc<Key>> {
+        self.0.iter().find(|key| key.jwk == *jwk)
+    }
+
+    /// The one key for a token with this `kid` and algorithm.
+    pub(super) fn select(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, NoKey> {
+        let named: Vec<&Arc<Key>> = self.0.iter().filter(|key| kid.is_none() || key.id() == kid).collect();
+        let mut fitting = named.iter().filter(|key| key.fits(algorithm));
+        match (fitting.next(), fitting.next()) {
+            (Some(key), None) => Ok(Arc::clone(key)),
+            (Some(_), Some(_)) => Err(NoKey::Ambiguous),
+            (None, _) if kid.is_some() && !named.is_empty() => Err(NoKey::Unfit),
+            (None, _) => Err(NoKey::Unknown),
+        }
+    }
+
+    /// Whether `key`, from this set or an earlier one, is still published.
+    pub(super) fn holds(&self, key: &Arc<Key>) -> bool {
+        self.0.iter().any(|known| Arc::ptr_eq(known, key))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.0.iter().map(Arc::as_ref)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const EARLY: Timestamp = Timestamp::from_secs(1);
+    const LATE: Timestamp = Timestamp::from_secs(2);
+
+    fn set(keys: &Value, previous: Option<&KeySet>, now: Timestamp) -> Option<KeySet> {
+        KeySet::parse(json!({ "keys": keys }).to_string().as_bytes(), now, previous)
+    }
+
+    fn rsa(kid: &str) -> Value {
+        json!({"kty": "RSA", "kid": kid, "n": "u1SU1LfVLPHCozMxH2Mo4lgOEePzNm0tRgeLezV6ffAt0gunVTLw7onLRnrq0_IzW7yWR7QkrmBL7jTKEn5u", "e": "AQAB"})
+    }
+
+    fn with(mut key: Value, name: &str, value: Value) -> Value {
+        key[name] = value;
+        key
+    }
+
+    fn ec(kid: &str, curve: &str) -> Value {
+        json!({"kty": "EC", "kid": kid, "crv": curve, "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})
+    }
+
+    #[test]
+    fn keys_of_unknown_kinds_are_left_out() {
+        let odd = json!([
+            {"kty": "AKP", "kid": "pq", "alg": "ML-DSA-65", "pub": "AAAA"},
+            {"kty": "EC", "kid": "k1", "crv": "secp256k1", "x": "AA", "y": "AA"},
+            {"kty": "oct", "kid": "secret", "k": "AAAA"},
+            {"kty": "RSA", "kid": 7, "n": "AA", "e": "AQAB"},
+            {"kty": "RSA", "kid": "half", "n": "AA"},
+            "garbage",
+            with(rsa("enc"), "use", json!("enc")),
+            with(rsa("oaep"), "alg", json!("RSA-OAEP")),
+            with(rsa("ops"), "key_ops", json!(["wrapKey"])),
+            rsa("good"),
+        ]);
+        let keys = set(&odd, None, EARLY).unwrap();
+        assert_eq!(keys.iter().map(Key::id).collect::<Vec<_>>(), [Some("good")]);
+    }
+
+    #[test]
+    fn a_document_without_usable_keys_is_no_set() {
+        for text in ["", "{}", "[]", r#"{"keys":{}}"#, r#"{"keys":[]}"#, r#"{"keys":[{"kty":"oct","k":"AA"}]}"#] {
+            assert!(KeySet::parse(text.as_bytes(), EARLY, None).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_must_fit_the_algorithm() {
+        let keys = json!([
+            rsa("rsa"),
+            with(rsa("rs512"), "alg", json!("RS512")),
+            ec("p256", "P-256"),
+            ec("p384", "P-384"),
+            {"kty": "OKP", "kid": "ed", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"},
+        ]);
+        let keys = set(&keys, None, EARLY).unwrap();
+        let fitting = |kid: &str| -> Vec<&str> {
+            let fits = |algorithm: &Algorithm| keys.select(Some(kid), *algorithm).is_ok();
+            Algorithm::ALL.into_iter().filter(fits).map(Algorithm::as_str).collect()
+        };
+        assert_eq!(fitting("rsa"), ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512"]);
+        assert_eq!(fitting("rs512"), ["RS512"]);
+        assert_eq!(fitting("p256"), ["ES256"]);
+        assert_eq!(fitting("p384"), ["ES384"]);
+        assert_eq!(fitting("ed"), ["EdDSA"]);
+        assert_eq!(keys.select(Some("p256"), Algorithm::RS256).unwrap_err(), NoKey::Unfit);
+        assert_eq!(keys.select(Some("absent"), Algorithm::RS256).unwrap_err(), NoKey::Unknown);
+    }
+
+    #[test]
+    fn without_a_kid_exactly_one_key_must_fit() {
+        let keys = set(&json!([rsa("a"), ec("b", "P-256"), ec("c", "P-256")]), None, EARLY).unwrap();
+        assert_eq!(keys.select(None, Algorithm::RS256).unwrap().id(), Some("a"));
+        assert_eq!(keys.select(None, Algorithm::ES256).unwrap_err(), NoKey::Ambiguous);
+        assert_eq!(keys.select(None, Algorithm::EdDSA).unwrap_err(), NoKey::Unknown);
+    }
+
+    #[test]
+    fn a_key_that_stays_keeps_its_age_and_one_that_changed_is_new() {
+        let old = set(&json!([rsa("a"), rsa("b")]), None, EARLY).unwrap();
+        let a = old.select(Some("a"), Algorithm::RS256).unwrap();
+        let b = old.select(Some("b"), Algorithm::RS256).unwrap();
+        let changed = with(rsa("b"), "e", json!("Aw"));
+        let new = set(&json!([rsa("a"), changed]), Some(&old), LATE).unwrap();
+        assert!(new.holds(&a) && !new.holds(&b));
+        assert_eq!(new.iter().map(Key::first_seen).collect::<Vec<_>>(), [EARLY, LATE]);
+    }
+}

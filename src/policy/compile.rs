@@ -1,0 +1,365 @@
+//! From what was written to what it means: names resolved, patterns parsed, every problem told with its place.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use serde_json::Value;
+
+use super::{
+    KnownIssuer,
+    decision::{Clause, ClauseKind},
+    document::{self, Document, operation_words},
+    glob::{ContainerPattern, Glob},
+    model::{Binding, Deny, Grant, Operations},
+    selector::{ClaimPattern, ClaimTest, ContextTest, Selector},
+    template::KeyTemplate,
+};
+use crate::{
+    access::{IssuerName, MalformedName},
+    diagnostic::{Diagnostic, Places, Severity, Source},
+};
+
+/// Claims that a workload of anyone can show on a shared issuer (GitHub's, and those of every token): they pin no owner.
+const PINS_NO_OWNER: [&str; 29] = [
+    "actor",
+    "actor_id",
+    "aud",
+    "base_ref",
+    "check_run_id",
+    "environment",
+    "event_name",
+    "exp",
+    "head_ref",
+    "iat",
+    "iss",
+    "job_workflow_ref",
+    "job_workflow_sha",
+    "jti",
+    "nbf",
+    "ref",
+    "ref_protected",
+    "ref_type",
+    "repository_visibility",
+    "run_attempt",
+    "run_id",
+    "run_number",
+    "runner_environment",
+    "scope",
+    "sha",
+    "token_kind",
+    "token_use",
+    "workflow",
+    "workflow_sha",
+];
+
+/// A file of the policy, read.
+pub(super) struct File {
+    pub(super) source: Source,
+    /// The path below the policy directory: how clauses are named.
+    pub(super) name: String,
+    pub(super) document: Document,
+    pub(super) places: Places,
+}
+
+/// The policy, checked.
+#[derive(Default)]
+pub(super) struct Compiled {
+    pub(super) grants: Vec<Arc<Grant>>,
+    pub(super) bindings: Vec<Binding>,
+    pub(super) denies: Vec<Arc<Deny>>,
+    /// The roles by name, with their place and grants.
+    pub(super) roles: BTreeMap<Arc<str>, Vec<Arc<Grant>>>,
+}
+
+/// Compiles `files`, in the order of their paths; problems go to `diagnostics`.
+pub(super) fn compile(files: &[File], issuers: Option<&[KnownIssuer]>, diagnostics: &mut Vec<Diagnostic>) -> Compiled {
+    let mut compiled = Compiled::default();
+    let mut defined: HashMap<&str, String> = HashMap::new();
+    for file in files {
+        let mut check = Check { file, issuers, diagnostics };
+        for (name, role) in &file.document.roles {
+            let path = format!("roles/{}", escape(name));
+            check.not_built("include", role.include.is_some(), &path, "list the grants in the role itself");
+            if let Some(first) = defined.insert(name, check.place_of(&path)) {
+                check.error(
+                    &path,
+                    format!("the role `{name}` is already defined in {first}"),
+                    "give one of them another name",
+                );
+            }
+            let grants = check.grants(name, role, &path);
+            compiled.grants.extend(grants.iter().cloned());
+            compiled.roles.entry(name.as_str().into()).or_default().extend(grants);
+        }
+    }
+    for file in files {
+        let mut check = Check { file, issuers, diagnostics };
+        for (i, binding) in file.document.bindings.iter().enumerate() {
+            if let Some(binding) = check.binding(binding, &format!("bindings/{i}"), &compiled.roles) {
+                compiled.bindings.push(binding);
+            }
+        }
+        for (i, deny) in file.document.deny.iter().enumerate() {
+            compiled.denies.extend(check.deny(deny, &format!("deny/{i}")).map(Arc::new));
+        }
+    }
+    compiled
+}
+
+/// A member's name as [`Places`] writes it.
+pub(super) fn escape(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
+}
+
+struct Check<'a> {
+    file: &'a File,
+    issuers: Option<&'a [KnownIssuer]>,
+    diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+impl Check<'_> {
+    fn error(&mut self, path: &str, message: impl Into<String>, mend: impl Into<String>) {
+        let place = self.file.places.of(path);
+        self.diagnostics.push(self.file.source.at(Severity::Error, place, message, Some(mend.into())));
+    }
+
+    fn place_of(&self, path: &str) -> String {
+        format!("{}:{}", self.file.name, self.file.places.of(path).line)
+    }
+
+    fn not_built(&mut self, key: &str, written: bool, path: &str, mend: &str) {
+        if written {
+            self.error(&format!("{path}/{key}"), format!("`{key}` is not built yet, so it would not be obeyed"), mend);
+        }
+    }
+
+    fn not_empty<T>(&mut self, items: &[T], path: &str, mend: &str) {
+        if items.is_empty() {
+            self.error(path, "an empty list means nothing", mend);
+        }
+    }
+
+    fn clause(&self, kind: ClauseKind, name: &str, index: usize, path: &str) -> Clause {
+        Clause { kind, name: name.into(), index, place: self.place_of(path).into() }
+    }
+
+    fn grants(&mut self, role: &str, written: &document::Role, path: &str) -> Vec<Arc<Grant>> {
+        self.not_empty(&written.grants, &format!("{path}/grants"), "list what the role allows, or remove the role");
+        let grants = written.grants.iter().enumerate();
+        grants
+            .filter_map(|(i, grant)| self.grant(role, i, grant, &format!("{path}/grants/{i}")).map(Arc::new))
+            .collect()
+    }
+
+    fn grant(&mut self, role: &str, index: usize, written: &document::Grant, path: &str) -> Option<Grant> {
+        self.not_built("mask", written.mask.is_some(), path, "remove it, and grant only what may be seen whole");
+        self.not_built("idempotency", written.idempotency.is_some(), path, "remove it");
+        let container = self.container(&written.container, path);
+        let partition = self.partition(written.partition_key.as_deref(), path);
+        let operations = self.operations(&written.operations, path);
+        let clause = self.clause(ClauseKind::Grant, role, index, path);
+        Some(Grant { clause, container: container?, partition: partition?, operations })
+    }
+
+    fn deny(&mut self, written: &document::Deny, path: &str) -> Option<Deny> {
+        let container = self.container(&written.container, path);
+        let partition = self.partition(written.partition_key.as_deref(), path);
+        let operations = self.operations(&written.operations, path).with_what_falls_along();
+        let workloads = match &written.workloads {
+            document::Workloads::All => None,
+            document::Workloads::These(list) => {
+                let path = format!("{path}/workloads");
+                self.not_empty(list, &path, "write `all`, or list who is denied");
+                Some(list.iter().enumerate().map(|(i, w)| self.workload(w, &format!("{path}/{i}"))).collect())
+            }
+        };
+        let context = ContextTest {
+            state_machines: self.state_machines(written.state_machines.as_deref(), path),
+            states: self.globs(written.states.as_deref(), path, "states"),
+            assurance: None,
+        };
+        let clause = self.clause(ClauseKind::Deny, &written.name, 0, path);
+        Some(Deny { clause, container: container?, partition: partition?, operations, workloads, context })
+    }
+
+    fn binding(
+        &mut self,
+        written: &document::Binding,
+        path: &str,
+        roles: &BTreeMap<Arc<str>, Vec<Arc<Grant>>>,
+    ) -> Option<Binding> {
+        self.not_built(
+            "limits",
+            written.limits.is_some(),
+            path,
+            "remove it; the `limits` of the configuration hold for all callers",
+        );
+        self.not_built("idempotency", written.idempotency.is_some(), path, "remove it");
+        self.not_built("agent", written.agent.is_some(), path, "remove it");
+        let workloads = format!("{path}/workloads");
+        self.not_empty(&written.workloads, &workloads, "list who holds the role, or remove the binding");
+        let mut holders = Vec::new();
+        for (i, workload) in written.workloads.iter().enumerate() {
+            let path = format!("{workloads}/{i}");
+            let selector = self.workload(workload, &path);
+            self.pinned(&selector, &path);
+            holders.push(Arc::new(selector));
+        }
+        let grants = roles.get(written.role.as_str()).cloned();
+        if grants.is_none() {
+            let known: Vec<_> = roles.keys().map(|name| &**name).collect();
+            let mend = format!("define it under `roles:`; the roles are {}", known.join(", "));
+            self.error(&format!("{path}/role"), format!("there is no role `{}`", written.role), mend);
+        }
+        Some(Binding { grants: grants?, holders })
+    }
+
+    fn workload(&mut self, written: &document::Workload, path: &str) -> Selector {
+        self.not_built("agent", written.agent.is_some(), path, "remove it");
+        self.known_issuer(&written.issuer, path);
+        let claims_path = format!("{path}/claims");
+        if written.claims.as_ref().is_some_and(BTreeMap::is_empty) {
+            self.error(
+                &claims_path,
+                "an empty list of claims means nothing",
+                "name a claim; leave `claims` out for every workload of the issuer",
+            );
+        }
+        let mut claims = Vec::new();
+        for (name, value) in written.claims.iter().flatten() {
+            let any_of = self.claim_patterns(value, &format!("{claims_path}/{}", escape(name)));
+            claims.push(ClaimTest { name: name.as_str().into(), any_of: any_of.into() });
+        }
+        let context = ContextTest {
+            state_machines: self.state_machines(written.state_machines.as_deref(), path),
+            states: self.globs(written.states.as_deref(), path, "states"),
+            assurance: written.assurance,
+        };
+        Selector { issuer: written.issuer.clone(), claims: claims.into(), context }
+    }
+
+    fn known_issuer(&mut self, issuer: &IssuerName, path: &str) {
+        if let Some(issuers) = self.issuers
+            && !issuers.iter().any(|known| known.name == *issuer)
+        {
+            let names: Vec<_> = issuers.iter().map(|known| known.name.as_str()).collect();
+            let mend = format!("the configuration has the issuers {}", names.join(", "));
+            self.error(&format!("{path}/issuer"), format!("there is no issuer `{issuer}`"), mend);
+        }
+    }
+
+    /// On a shared issuer anyone has an account, so a binding must say whose workloads it means.
+    fn pinned(&mut self, selector: &Selector, path: &str) {
+        let shared = match self.issuers {
+            Some(issuers) => issuers.iter().any(|known| known.shared && known.name == selector.issuer),
+            None => selector.issuer.as_str() == "github",
+        };
+        let pins = |test: &ClaimTest| {
+            let names_owner = !PINS_NO_OWNER.contains(&&*test.name) && !test.name.starts_with("repo_property_");
+            names_owner && test.exact().is_some()
+        };
+        if shared && !selector.claims.iter().any(pins) {
+            self.error(
+                path,
+                format!("anyone can have a workload at the shared issuer `{}`, and no claim here pins one owner", selector.issuer),
+                "name one owner exactly, without `*` and not in a list of several, such as `repository_owner_id: \"1234\"`",
+            );
+        }
+    }
+
+    fn claim_patterns(&mut self, value: &Value, path: &str) -> Vec<ClaimPattern> {
+        let values = match value {
+            Value::Array(values) => values.as_slice(),
+            one => std::slice::from_ref(one),
+        };
+        self.not_empty(values, path, "name a value, or remove the claim");
+        values.iter().filter_map(|value| self.claim_pattern(value, path)).collect()
+    }
+
+    fn claim_pattern(&mut self, value: &Value, path: &str) -> Option<ClaimPattern> {
+        match value {
+            Value::String(text) => match text.find('*') {
+                None => Some(ClaimPattern::Exact(value.clone())),
+                Some(star) if star + 1 == text.len() => Some(ClaimPattern::Text(Glob::new(text))),
+                Some(_) => {
+                    self.error(
+                        path,
+                        format!("`*` may only end the value of a claim, and `{text}` has it elsewhere"),
+                        "list the values, or shorten it to a beginning and `*`",
+                    );
+                    None
+                }
+            },
+            Value::Number(_) | Value::Bool(_) => Some(ClaimPattern::Exact(value.clone())),
+            _ => {
+                self.error(
+                    path,
+                    "a claim is compared with a string, a number or a boolean",
+                    "write such a value, or a list of them",
+                );
+                None
+            }
+        }
+    }
+
+    fn globs(&mut self, written: Option<&[String]>, path: &str, key: &str) -> Option<Box<[Glob]>> {
+        let written = written?;
+        self.not_empty(written, &format!("{path}/{key}"), "name one, or remove the key");
+        Some(written.iter().map(|text| Glob::new(text)).collect())
+    }
+
+    fn state_machines(&mut self, written: Option<&[String]>, path: &str) -> Option<Box<[Glob]>> {
+        for (i, text) in written.into_iter().flatten().enumerate() {
+            let parts: Vec<_> = text.split(':').collect();
+            if !matches!(parts.as_slice(), ["arn", _, "states", _, _, "stateMachine", _]) {
+                self.error(
+                    &format!("{path}/state_machines/{i}"),
+                    format!("`{text}` is not the ARN of a state machine, so no execution would ever match"),
+                    "write arn:aws:states:REGION:ACCOUNT:stateMachine:NAME, with `*` inside a part where it is open",
+                );
+            }
+        }
+        self.globs(written, path, "state_machines")
+    }
+
+    fn container(&mut self, written: &str, path: &str) -> Option<ContainerPattern> {
+        let result = ContainerPattern::parse(written);
+        if let Err(error) = &result {
+            let mend = match error {
+                MalformedName::NotAContainer => "such as shop/orders, shop/* or */*",
+                _ => "write the names as Cosmos has them",
+            };
+            self.error(&format!("{path}/container"), format!("`{written}` is not a container: {error}"), mend);
+        }
+        result.ok()
+    }
+
+    /// `None` when it is wrong, `Some(None)` when it is left out.
+    fn partition(&mut self, written: Option<&[Value]>, path: &str) -> Option<Option<KeyTemplate>> {
+        let Some(written) = written else { return Some(None) };
+        match KeyTemplate::parse(written) {
+            Ok(template) => Some(Some(template)),
+            Err((component, error)) => {
+                self.error(&format!("{path}/partition_key/{component}"), error.to_string(), error.mend());
+                None
+            }
+        }
+    }
+
+    fn operations(&mut self, written: &[String], path: &str) -> Operations {
+        self.not_empty(written, &format!("{path}/operations"), "name an operation");
+        let mut operations = Operations::default();
+        for (i, word) in written.iter().enumerate() {
+            match Operations::of_word(word) {
+                Some(meant) => operations.extend([meant]),
+                None => {
+                    let mend = format!("the operations are {}", operation_words().join(", "));
+                    self.error(&format!("{path}/operations/{i}"), format!("`{word}` is not an operation"), mend);
+                }
+            }
+        }
+        operations
+    }
+}

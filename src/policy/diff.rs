@@ -1,0 +1,242 @@
+//! Who gains and who loses: two policies, asked the same questions.
+//!
+//! The questions are made of what the clauses of both sides name: every selector (also where a deny's cuts through a binding's),
+//! every operation, every container, and every partition key, beside a partition that no clause names. Two policies that answer
+//! all of them alike differ only in words.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{
+    Config, Decision, PolicySet, decide,
+    decision::Revision,
+    hypothesis::{Caller, callers, describe},
+    load::{self, Directory},
+    revision,
+    selector::Selector,
+    template::KeyTemplate,
+};
+use crate::{
+    access::{Action, ContainerName, KeyComponent, Operation, PartitionKey},
+    diagnostic::Diagnostic,
+};
+
+/// What differs between two policies.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Difference {
+    /// Denied before, allowed now.
+    pub gains: BTreeSet<Change>,
+    /// Allowed before, denied now.
+    pub losses: BTreeSet<Change>,
+}
+
+/// One thing that some workloads may do on one side only.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+pub struct Change {
+    /// The workloads, as a clause describes them.
+    pub workload: String,
+    /// The container, as a clause writes it.
+    pub container: String,
+    /// The partition: a key as a clause writes it, `a partition that no clause names`, or `the whole container`.
+    pub partition: String,
+    /// The operation.
+    pub operation: &'static str,
+}
+
+/// Compares two policies.
+pub fn diff(base: &PolicySet, head: &PolicySet) -> Difference {
+    let mut difference = Difference::default();
+    let containers = containers(base, head);
+    let claims: HashSet<Arc<str>> = base.claim_names().union(&head.claim_names()).cloned().collect();
+    for (workload, caller) in all_callers(base, head) {
+        for caller in [caller.clone().furnished(&claims), caller] {
+            let partitions = partitions(base, head, &caller);
+            for (container, name) in &containers {
+                for (partition, key) in &partitions {
+                    for operation in Operation::ALL {
+                        let before = allows(base, &caller, operation, name, key.as_ref());
+                        let after = allows(head, &caller, operation, name, key.as_ref());
+                        let change = || Change {
+                            workload: workload.clone(),
+                            container: container.clone(),
+                            partition: partition.clone(),
+                            operation: operation.as_str(),
+                        };
+                        match (before, after) {
+                            (false, true) => difference.gains.insert(change()),
+                            (true, false) => difference.losses.insert(change()),
+                            _ => false,
+                        };
+                    }
+                }
+            }
+        }
+    }
+    difference
+}
+
+/// A request without a key counts as allowed when it runs over the whole container: where a key is filled in, the question with
+/// that key has told the rest.
+fn allows(
+    set: &PolicySet,
+    caller: &Caller,
+    operation: Operation,
+    container: &ContainerName,
+    key: Option<&PartitionKey>,
+) -> bool {
+    match decide(set, &caller.asks(Action::Operation(operation), container, key)) {
+        Decision::Allow(permit) => key.is_some() || permit.partition_key().is_none(),
+        Decision::Deny(_) | Decision::Ambiguous(_) => false,
+    }
+}
+
+fn all_callers(base: &PolicySet, head: &PolicySet) -> Vec<(String, Caller)> {
+    let mut all: Vec<(String, Caller)> = Vec::new();
+    let mut selectors: Vec<&Selector> = Vec::new();
+    for set in [base, head] {
+        for entitlement in set.entitlements() {
+            if !selectors.contains(&&*entitlement.holder) {
+                selectors.push(&entitlement.holder);
+            }
+        }
+    }
+    let denied: Vec<&Selector> = [base, head]
+        .into_iter()
+        .flat_map(|set| set.denies())
+        .flat_map(|deny| deny.workloads.iter().flatten())
+        .collect();
+    let mut contexts: Vec<Selector> = Vec::new();
+    for deny in [base, head].into_iter().flat_map(|set| set.denies()).filter(|deny| !deny.context.is_empty()) {
+        let issuers: HashSet<_> = selectors.iter().map(|selector| &selector.issuer).collect();
+        let of_issuer = |issuer| Selector { issuer, claims: [].into(), context: deny.context.clone() };
+        contexts.extend(issuers.into_iter().cloned().map(of_issuer));
+    }
+    for selector in &selectors {
+        all.extend(callers(selector).into_iter().map(|caller| (describe(selector), caller)));
+        for narrower in denied.iter().copied().chain(&contexts).filter(|deny| deny.may_meet(selector)) {
+            all.extend(meeting(selector, narrower));
+        }
+    }
+    all
+}
+
+/// Callers that both selectors describe.
+fn meeting(selector: &Selector, narrower: &Selector) -> Vec<(String, Caller)> {
+    let text = format!("{} that are {}", describe(selector), describe(narrower));
+    let mut both = Vec::new();
+    for caller in callers(selector) {
+        for other in callers(narrower) {
+            for replace in [false, true] {
+                let mut merged = caller.clone().with_claims(other.claims.as_map().clone(), replace);
+                let context = &mut merged.context;
+                let (mine, theirs) =
+                    if replace { (&other.context, &caller.context) } else { (&caller.context, &other.context) };
+                context.execution = mine.execution.clone().or_else(|| theirs.execution.clone());
+                context.state = mine.state.clone().or_else(|| theirs.state.clone());
+                both.push((text.clone(), merged));
+            }
+        }
+    }
+    both
+}
+
+fn containers(base: &PolicySet, head: &PolicySet) -> Vec<(String, ContainerName)> {
+    let mut all: Vec<(String, ContainerName)> = Vec::new();
+    for pattern in base.containers().chain(head.containers()) {
+        if let Ok(name) = pattern.checked_example()
+            && !all.iter().any(|(_, known)| *known == name)
+        {
+            all.push((pattern.to_string(), name));
+        }
+    }
+    all
+}
+
+fn partitions(base: &PolicySet, head: &PolicySet, caller: &Caller) -> Vec<(String, Option<PartitionKey>)> {
+    // Not the neutral value: a furnished caller's own key is made of that.
+    let neutral = || KeyComponent::Text("~other".into());
+    let mut all: Vec<(String, Option<PartitionKey>)> = vec![("the whole container".to_owned(), None)];
+    let mut add = |text: String, key: PartitionKey| {
+        if !all.iter().any(|(_, known)| known.as_ref() == Some(&key)) {
+            all.push((text, Some(key)));
+        }
+    };
+    let mut written: Vec<&KeyTemplate> = base.templates().chain(head.templates()).collect();
+    written.sort_by_key(|template| template.len());
+    for template in &written {
+        for key in template.candidates(&caller.claims) {
+            let deeper = [key.components(), &[neutral()]].concat();
+            let text = template.to_json().to_string();
+            if let Ok(deeper) = PartitionKey::new(deeper) {
+                add(format!("below {text}"), deeper);
+            }
+            add(text, key);
+        }
+    }
+    let longest = written.last().map_or(1, |template| template.len());
+    for length in 1..=longest {
+        if let Ok(key) = PartitionKey::new(vec![neutral(); length]) {
+            add("a partition that no clause names".to_owned(), key);
+        }
+    }
+    all
+}
+
+/// Why one side of a comparison cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SideError {
+    /// The policy is wrong.
+    #[error("the policy has errors")]
+    Policy(Vec<Diagnostic>),
+    /// Neither a directory nor a revision.
+    #[error("`{0}` is neither a directory nor a git revision that has {1}; name one of them")]
+    Unknown(String, PathBuf),
+}
+
+/// Loads one side of a comparison: a directory, or the policy `directory` as it was at a git revision.
+pub fn load_side(side: &str, directory: &Path) -> Result<PolicySet, SideError> {
+    let config = |directory: &Path| Config { directory: directory.to_owned(), issuers: None };
+    if Path::new(side).is_dir() {
+        return load::load(&config(Path::new(side))).map_err(SideError::Policy);
+    }
+    let unknown = || SideError::Unknown(side.to_owned(), directory.to_owned());
+    let commit = revision::commit(directory, side).ok_or_else(unknown)?;
+    let files = files_at(directory, &commit).filter(|files| !files.is_empty()).ok_or_else(unknown)?;
+    let directory = Directory::of(directory, files);
+    load::build(&directory, Revision(commit.into()), &config(directory.path())).map_err(SideError::Policy)
+}
+
+/// The policy files below `directory` at a commit. Symbolic links are not followed there.
+fn files_at(directory: &Path, commit: &str) -> Option<Vec<(String, String)>> {
+    let listing = String::from_utf8(revision::git(directory, &["ls-tree", "-r", "-z", commit])?).ok()?;
+    let mut files = Vec::new();
+    for entry in listing.split_terminator('\0') {
+        let (about, name) = entry.split_once('\t')?;
+        let mut about = about.split(' ');
+        let (mode, object) = (about.next()?, about.nth(1)?);
+        let hidden = name.split('/').any(|part| part.starts_with('.'));
+        if mode.starts_with("100") && name.ends_with(".yaml") && !hidden {
+            let text = revision::git(directory, &["cat-file", "blob", object])?;
+            files.push((name.to_owned(), String::from_utf8(text).ok()?));
+        }
+    }
+    Some(files)
+}
+
+impl Difference {
+    /// Whether anyone gains anything.
+    pub fn widens(&self) -> bool {
+        !self.gains.is_empty()
+    }
+
+    /// As `diff --format json` prints it.
+    pub fn to_json(&self) -> Value {
+        serde_json::json!({ "widens": self.widens(), "gains": self.gains, "losses": self.losses })
+    }
+}

@@ -1,0 +1,249 @@
+//! Why not, in words a person can act on.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+use super::{
+    decide::{Reach, decide, is_held, reach},
+    decision::{Clause, Decision, Revision},
+    glob::Glob,
+    model::{Deny, Entitlement, Grant, PolicySet},
+    selector::{Match, Selector, usable_values},
+};
+use crate::access::{AccessRequest, Action, Operation, PartitionKey};
+
+/// How many near misses are told.
+const MOST_MISSES: usize = 5;
+
+/// A grant that does not cover a request, and what keeps it from doing so.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NearMiss {
+    /// The grant.
+    pub clause: Clause,
+    /// What the grant has and the request lacks; it may quote the policy, so it is for those who may read the policy.
+    pub sentence: String,
+}
+
+/// The grants that came nearest to covering the request: those that miss it by the fewest things, at most five.
+pub fn near_misses(set: &PolicySet, request: &AccessRequest<'_>) -> Vec<NearMiss> {
+    let mut nearest: Vec<NearMiss> = Vec::new();
+    let mut fewest = usize::MAX;
+    for entitlement in set.entitlements() {
+        let misses = misses(entitlement, request);
+        if misses.is_empty() || misses.len() > fewest {
+            continue;
+        }
+        if misses.len() < fewest {
+            fewest = misses.len();
+            nearest.clear();
+        }
+        let sentence = format!("granted on {}, but {}", entitlement.grant.container, misses.join(", and "));
+        let miss = NearMiss { clause: entitlement.grant.clause.clone(), sentence };
+        if nearest.len() < MOST_MISSES && !nearest.contains(&miss) {
+            nearest.push(miss);
+        }
+    }
+    nearest
+}
+
+/// The sentence of a refusal for want of a grant. Told to the caller, so it speaks only of the request and of what the caller
+/// already holds.
+pub(super) fn not_granted(set: &PolicySet, request: &AccessRequest<'_>) -> String {
+    let (action, container, subject) = (request.action, request.container, request.subject);
+    let own = set
+        .entitlements_on(&subject.issuer, container)
+        .filter(|entitlement| is_held(entitlement, request) && operation_miss(&entitlement.grant, request).is_none());
+    let partition = own.filter_map(|entitlement| partition_miss(&entitlement.grant, request)).next();
+    match partition {
+        Some(miss) => format!("No grant allows {action} on {container} to {subject}: it is granted, but {miss}."),
+        None => format!("No grant allows {action} on {container} to {subject}."),
+    }
+}
+
+/// The sentence of a refusal by denies.
+pub(super) fn denied(request: &AccessRequest<'_>, denies: &[&Deny], confined: bool) -> String {
+    let names: Vec<_> = denies.iter().map(|deny| &*deny.clause.name).collect();
+    let (names, action, container) = (names.join(", "), request.action, request.container);
+    if !confined && denies.iter().all(|deny| deny.partition.is_some()) {
+        return format!(
+            "{names} denies {action} in a partition of {container}, and the request is not confined to another one: name a \
+             partition key."
+        );
+    }
+    format!("{names} denies {action} on {container}.")
+}
+
+/// The sentence of a refusal under a grant on a prefix.
+pub(super) fn prefix_only(request: &AccessRequest<'_>) -> String {
+    format!(
+        "{} on {} is granted on a prefix of the partition key only, under which point operations run but queries and feeds do not.",
+        request.action, request.container
+    )
+}
+
+fn misses(entitlement: &Entitlement, request: &AccessRequest<'_>) -> Vec<String> {
+    let Entitlement { grant, holder } = entitlement;
+    let mut misses = Vec::new();
+    if !grant.container.matches(request.container) {
+        misses.push(format!("not on {}", request.container));
+    }
+    misses.extend(operation_miss(grant, request));
+    if holder.issuer == request.subject.issuer {
+        misses.extend(claim_misses(holder, request));
+    } else {
+        misses.push(format!("to workloads of {}, not of {}", holder.issuer, request.subject.issuer));
+    }
+    misses.extend(context_misses(holder, request));
+    misses.extend(partition_miss(grant, request));
+    misses
+}
+
+fn operation_miss(grant: &Grant, request: &AccessRequest<'_>) -> Option<String> {
+    let covered = match request.action {
+        Action::Operation(operation) => grant.operations.contains(operation),
+        Action::QueryPlan => grant.operations.contains(Operation::Query),
+        Action::Metadata => true,
+    };
+    let granted: Vec<_> = grant.operations.iter().map(Operation::as_str).collect();
+    (!covered).then(|| format!("it grants {}, not {}", granted.join(", "), request.action))
+}
+
+fn claim_misses(holder: &Selector, request: &AccessRequest<'_>) -> Vec<String> {
+    let failing = holder.claims.iter().filter(|test| test.test(request.claims) != Match::Yes);
+    let words = failing.map(|test| {
+        let wanted: Vec<_> = test.any_of.iter().map(|pattern| pattern.to_json().to_string()).collect();
+        let wanted = wanted.join(" or ");
+        match request.claims.get(&test.name) {
+            Some(found) => format!("to workloads whose claim {} is {wanted}, not {found}", test.name),
+            None => format!("to workloads whose claim {} is {wanted}, and the token has none", test.name),
+        }
+    });
+    words.collect()
+}
+
+fn context_misses(holder: &Selector, request: &AccessRequest<'_>) -> Vec<String> {
+    let (test, context) = (&holder.context, request.context);
+    let mut misses = Vec::new();
+    let level = test.assurance.map_or(String::new(), |level| format!(", {}", level.as_str()));
+    let list = |globs: &Option<Box<[Glob]>>| {
+        let globs: Vec<_> = globs.iter().flatten().map(|glob| glob.as_str().to_owned()).collect();
+        if globs.is_empty() { "that is named".to_owned() } else { globs.join(" or ") }
+    };
+    if test.test_state_machine(context) != Match::Yes {
+        let found = context.execution.as_ref().map_or("the request names no execution".to_owned(), |fact| {
+            format!("the execution is of {} ({})", fact.value.state_machine().as_str(), fact.assurance.as_str())
+        });
+        misses.push(format!("to executions of a state machine {}{level}, and {found}", list(&test.state_machines)));
+    }
+    if test.test_state(context) != Match::Yes {
+        let found = context.state.as_ref().map_or("the request names no state".to_owned(), |fact| {
+            format!("the state is {} ({})", fact.value.as_str(), fact.assurance.as_str())
+        });
+        misses.push(format!("to the state {}{level}, and {found}", list(&test.states)));
+    }
+    misses
+}
+
+fn partition_miss(grant: &Grant, request: &AccessRequest<'_>) -> Option<String> {
+    let template = grant.partition.as_ref()?;
+    let candidates = template.candidates(request.claims);
+    if candidates.is_empty() {
+        let absent: Vec<_> =
+            template.claim_names().filter(|name| usable_values(request.claims, name).next().is_none()).collect();
+        return Some(format!("its partition key is the token's {}, which the token does not have", absent.join(", ")));
+    }
+    let key = request.partition_key?;
+    let Action::Operation(operation) = request.action else { return None };
+    let own: Vec<_> = candidates.iter().map(ToString::to_string).collect();
+    let own = own.join(" or ");
+    match reach(grant, request, operation) {
+        Reach::Container | Reach::Partitions(_) => None,
+        Reach::PrefixOnly => Some(format!("on the prefix {own}, under which a {operation} of {key} does not run")),
+        Reach::Outside => {
+            let claims: Vec<_> = template.claim_names().collect();
+            Some(match claims.as_slice() {
+                [] => format!("partition key {key} is not the granted {own}"),
+                names => format!("partition key {key} is not the token's {} {own}", names.join(", ")),
+            })
+        }
+    }
+}
+
+/// A decision with what `explain` tells of it.
+#[derive(Clone, Debug)]
+pub struct Explanation {
+    /// The decision.
+    pub decision: Decision,
+    /// The grants that came nearest, when nothing was granted.
+    pub near_misses: Vec<NearMiss>,
+    /// The policy revision that decided.
+    pub revision: Revision,
+}
+
+/// Decides, and says why.
+pub fn explain(set: &PolicySet, request: &AccessRequest<'_>) -> Explanation {
+    let decision = decide(set, request);
+    let ungranted = matches!(&decision, Decision::Deny(reasons) if reasons.clauses.is_empty());
+    let near_misses = if ungranted { near_misses(set, request) } else { Vec::new() };
+    Explanation { decision, near_misses, revision: set.revision().clone() }
+}
+
+impl Explanation {
+    /// As `explain --format json` prints it.
+    pub fn to_json(&self) -> Value {
+        let clauses = self.decision.clauses();
+        let mut report = json!({
+            "decision": self.word(),
+            "because": clauses.iter().map(|clause| &*clause.name).collect::<Vec<_>>(),
+            "near_misses": self.near_misses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "sentence": self.decision.sentence(),
+            "clauses": clauses.iter().map(Clause::to_json).collect::<Vec<_>>(),
+            "revision": self.revision.as_str(),
+        });
+        if let (Decision::Allow(permit), Value::Object(members)) = (&self.decision, &mut report) {
+            let scope = permit.scope();
+            let key = |key: Option<&PartitionKey>| key.map(PartitionKey::to_json);
+            members.insert("partition_key".into(), json!(key(permit.partition_key())));
+            members.insert(
+                "scope".into(),
+                json!({
+                    "container": scope.container.to_string(),
+                    "partition_key": key(scope.partition_key.as_ref()),
+                    "mode": scope.mode.as_str(),
+                }),
+            );
+        }
+        report
+    }
+
+    fn word(&self) -> &'static str {
+        if self.decision.is_allow() { "allow" } else { "deny" }
+    }
+}
+
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.word(), self.decision.sentence())?;
+        for clause in self.decision.clauses() {
+            write!(f, "\n  decided by {clause}")?;
+        }
+        if let Decision::Allow(permit) = &self.decision {
+            let scope = permit.scope();
+            write!(f, "\n  scope: {} of {}", scope.mode.as_str(), scope.container)?;
+            if let Some(key) = &scope.partition_key {
+                write!(f, " in partition {key}")?;
+            }
+        }
+        for miss in &self.near_misses {
+            write!(f, "\n  near: {miss}")?;
+        }
+        write!(f, "\n  policy {}", self.revision)
+    }
+}
+
+impl fmt::Display for NearMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}): {}", self.clause.name, self.clause.place, self.sentence)
+    }
+}

@@ -1,0 +1,234 @@
+//! From a directory to a policy set, or to everything that is wrong with it.
+
+use std::{
+    collections::HashSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    Config,
+    compile::{self, File},
+    decision::Revision,
+    model::PolicySet,
+    revision, warn,
+};
+use crate::diagnostic::{self, Diagnostic, Severity, Source};
+
+/// How often a directory that is swapped while it is read is read again.
+const MOST_READS: usize = 3;
+
+/// Builds the policy of a directory. An error is every finding at once, warnings among them.
+pub fn load(config: &Config) -> Result<PolicySet, Vec<Diagnostic>> {
+    let directory = Directory::read(&config.directory)?;
+    build(&directory, directory.revision(), config)
+}
+
+/// Builds the policy of files that were read.
+pub(super) fn build(directory: &Directory, revision: Revision, config: &Config) -> Result<PolicySet, Vec<Diagnostic>> {
+    let mut diagnostics = Vec::new();
+    let mut files = Vec::new();
+    for text in directory.policies() {
+        match diagnostic::parse(&text.source) {
+            Ok((document, places)) => {
+                files.push(File { source: text.source.clone(), name: text.name.clone(), document, places });
+            }
+            Err(error) => diagnostics.push(with_mend(error)),
+        }
+    }
+    let compiled = compile::compile(&files, config.issuers.as_deref(), &mut diagnostics);
+    let warnings = warn::warnings(&files, &compiled);
+    if diagnostics.is_empty() {
+        Ok(PolicySet::new(revision, compiled.grants, &compiled.bindings, compiled.denies, warnings))
+    } else {
+        diagnostics.extend(warnings);
+        diagnostics.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+        Err(diagnostics)
+    }
+}
+
+/// A finding of the parser knows what is wrong, not what would be right.
+fn with_mend(mut finding: Diagnostic) -> Diagnostic {
+    finding.mend.get_or_insert_with(|| "write it as `stepgate policy schema` describes".to_owned());
+    finding
+}
+
+/// The files of a policy directory, as they were at one moment.
+#[derive(Debug)]
+pub(super) struct Directory {
+    path: PathBuf,
+    /// By name.
+    files: Vec<Text>,
+    /// Whether every file lies below the directory, symbolic links followed.
+    self_contained: bool,
+}
+
+/// A file below the policy directory.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// The path below the directory, with `/`.
+    pub(super) name: String,
+    pub(super) source: Source,
+}
+
+impl Directory {
+    /// Files that do not come from a directory, such as those of a git revision.
+    pub(super) fn of(path: &Path, files: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut files: Vec<_> = files
+            .into_iter()
+            .map(|(name, text)| Text { source: Source { file: path.join(&name), text: text.into() }, name })
+            .collect();
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { path: path.to_owned(), files, self_contained: true }
+    }
+
+    /// Reads `*.yaml` at any depth. Symbolic links are followed and nothing is read twice; names that begin with a dot are
+    /// skipped, which leaves out `.git` and the `..data` of a Kubernetes ConfigMap, whose files are linked beside it.
+    pub(super) fn read(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let generation = || fs::read_link(path.join("..data")).ok();
+        let mut before = generation();
+        for _ in 1..MOST_READS {
+            let directory = Self::read_once(path);
+            let after = generation();
+            if before == after {
+                return directory?.not_empty();
+            }
+            before = after;
+        }
+        Self::read_once(path)?.not_empty()
+    }
+
+    fn not_empty(self) -> Result<Self, Vec<Diagnostic>> {
+        if self.policies().next().is_some() {
+            return Ok(self);
+        }
+        let mend = "point at the directory with the policy files; an empty policy would deny everything";
+        Err(vec![about_file(&self.path, "there is no policy file (*.yaml) here", mend)])
+    }
+
+    /// Reads a directory that may hold tests alone.
+    pub(super) fn read_tests(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+        Self::read_once(path)
+    }
+
+    fn read_once(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let mut walk = Walk::default();
+        walk.directory(path, "");
+        if !walk.diagnostics.is_empty() {
+            return Err(walk.diagnostics);
+        }
+        walk.files.sort_by(|a, b| a.name.cmp(&b.name));
+        let root = fs::canonicalize(path).unwrap_or_default();
+        let self_contained = walk.seen.iter().all(|seen| seen.starts_with(&root));
+        Ok(Self { path: path.to_owned(), files: walk.files, self_contained })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn policies(&self) -> impl Iterator<Item = &Text> {
+        self.files.iter().filter(|text| !is_test(&text.name))
+    }
+
+    pub(super) fn tests(&self) -> impl Iterator<Item = &Text> {
+        self.files.iter().filter(|text| is_test(&text.name))
+    }
+
+    /// SHA-256 of the policy files' names and contents, in hex.
+    pub(super) fn digest(&self) -> String {
+        let mut context = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
+        for text in self.policies() {
+            for part in [text.name.as_bytes(), text.source.text.as_bytes()] {
+                context.update(&(part.len() as u64).to_be_bytes());
+                context.update(part);
+            }
+        }
+        context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    pub(super) fn revision(&self) -> Revision {
+        revision::of_directory(&self.path, self.self_contained, &self.digest())
+    }
+}
+
+fn is_test(name: &str) -> bool {
+    name.ends_with(".test.yaml")
+}
+
+fn about_file(file: &Path, message: impl Into<String>, mend: &str) -> Diagnostic {
+    let source = Source { file: file.to_owned(), text: Arc::from("") };
+    source.at(Severity::Error, diagnostic::Place::default(), message, Some(mend.to_owned()))
+}
+
+#[derive(Default)]
+struct Walk {
+    files: Vec<Text>,
+    /// Canonical paths.
+    seen: HashSet<PathBuf>,
+    diagnostics: Vec<Diagnostic>,
+}
+
+impl Walk {
+    fn directory(&mut self, path: &Path, prefix: &str) {
+        match self.list(path) {
+            Ok(names) => names.iter().for_each(|name| self.entry(&path.join(name), &format!("{prefix}{name}"))),
+            Err(error) => self.unreadable(path, &error),
+        }
+    }
+
+    /// The names in a directory, sorted; none when the directory was listed before.
+    fn list(&mut self, path: &Path) -> io::Result<Vec<String>> {
+        if !self.seen.insert(fs::canonicalize(path)?) {
+            return Ok(Vec::new());
+        }
+        let mut names = Vec::new();
+        for entry in fs::read_dir(path)? {
+            match entry?.file_name().into_string() {
+                Ok(name) if name.starts_with('.') => {}
+                Ok(name) => names.push(name),
+                Err(name) => {
+                    self.diagnostics.push(about_file(&path.join(name), "the file's name is not UTF-8", "rename it"));
+                }
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn entry(&mut self, path: &Path, name: &str) {
+        match fs::metadata(path) {
+            Err(error) => self.unreadable(path, &error),
+            Ok(metadata) if metadata.is_dir() => self.directory(path, &format!("{name}/")),
+            Ok(_) if name.ends_with(".yaml") => self.file(path, name),
+            Ok(_) if name.ends_with(".yml") => {
+                self.diagnostics.push(about_file(
+                    path,
+                    "only *.yaml is read, so this would not be obeyed",
+                    "rename it to .yaml",
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+
+    fn file(&mut self, path: &Path, name: &str) {
+        let text = fs::canonicalize(path).and_then(|canonical| {
+            if self.seen.insert(canonical) { fs::read_to_string(path).map(Some) } else { Ok(None) }
+        });
+        match text {
+            Ok(Some(text)) => {
+                let source = Source { file: path.to_owned(), text: text.into() };
+                self.files.push(Text { name: name.to_owned(), source });
+            }
+            Ok(None) => {}
+            Err(error) => self.unreadable(path, &error),
+        }
+    }
+
+    fn unreadable(&mut self, path: &Path, error: &io::Error) {
+        let message = format!("cannot be read: {error}");
+        self.diagnostics.push(about_file(path, message, "check the path and its permissions"));
+    }
+}

@@ -1,0 +1,496 @@
+//! The rules of meaning, one test each.
+
+use serde_json::{Value, json};
+
+use super::{
+    Config, Decision, KnownIssuer, Permit, PolicySet, Reasons, decide, decide_batch,
+    decision::Revision,
+    load::{self, Directory},
+};
+use crate::{
+    access::{
+        AccessRequest, Action, Assurance, Claims, ExecutionContext, Fact, IssuerName, Operation, PartitionKey,
+        PermissionMode, Subject,
+    },
+    diagnostic::{Diagnostic, Severity},
+};
+
+pub(super) fn build(files: &[(&str, &str)], issuers: Option<Vec<KnownIssuer>>) -> Result<PolicySet, Vec<Diagnostic>> {
+    let files = files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let directory = Directory::of("policies".as_ref(), files);
+    let config = Config { directory: "policies".into(), issuers };
+    load::build(&directory, Revision("sha256:test".into()), &config)
+}
+
+fn set(text: &str) -> PolicySet {
+    match build(&[("p.yaml", text)], None) {
+        Ok(set) => set,
+        Err(diagnostics) => panic!("{}", diagnostics.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")),
+    }
+}
+
+/// A policy in which client `w` of `local` has the grants, and these denies stand.
+fn policy(grants: &str, denies: &str) -> PolicySet {
+    set(&format!(
+        "roles: {{ r: {{ grants: [{grants}] }} }}\n\
+         bindings: [{{ role: r, workloads: [{{ issuer: local, claims: {{ client_id: w }} }}] }}]\n\
+         deny: [{denies}]\n"
+    ))
+}
+
+struct Ask {
+    claims: Value,
+    context: ExecutionContext,
+    action: Action,
+    container: &'static str,
+    key: Option<&'static str>,
+}
+
+fn ask(operation: &str) -> Ask {
+    Ask {
+        claims: json!({"client_id": "w", "tenant": "t1"}),
+        context: ExecutionContext::default(),
+        action: Action::Operation(operation.parse().unwrap()),
+        container: "shop/orders",
+        key: None,
+    }
+}
+
+impl Ask {
+    fn of(set: &PolicySet, ask: Self) -> Decision {
+        ask.to(set, |request| decide(set, request))
+    }
+
+    fn to(&self, _: &PolicySet, decide: impl FnOnce(&AccessRequest<'_>) -> Decision) -> Decision {
+        let subject = Subject { issuer: IssuerName::new("local"), id: "w".into() };
+        let claims = Claims::new(self.claims.as_object().unwrap().clone());
+        let key: Option<PartitionKey> = self.key.map(|key| key.parse().unwrap());
+        decide(&AccessRequest {
+            subject: &subject,
+            client: Some("w"),
+            claims: &claims,
+            context: &self.context,
+            action: self.action,
+            container: &self.container.parse().unwrap(),
+            partition_key: key.as_ref(),
+        })
+    }
+
+    fn on(self, container: &'static str) -> Self {
+        Self { container, ..self }
+    }
+
+    fn key(self, key: &'static str) -> Self {
+        Self { key: Some(key), ..self }
+    }
+
+    fn claims(self, claims: Value) -> Self {
+        Self { claims, ..self }
+    }
+
+    fn state(mut self, state: &str, assurance: Assurance) -> Self {
+        self.context.state = Some(Fact { value: state.parse().unwrap(), assurance });
+        self
+    }
+
+    fn execution(mut self, execution: &str, assurance: Assurance) -> Self {
+        self.context.execution = Some(Fact { value: execution.parse().unwrap(), assurance });
+        self
+    }
+
+    fn allowed(self, set: &PolicySet) -> Permit {
+        match Self::of(set, self) {
+            Decision::Allow(permit) => permit,
+            refused => panic!("{}", refused.sentence()),
+        }
+    }
+
+    fn denied(self, set: &PolicySet) -> Reasons {
+        match Self::of(set, self) {
+            Decision::Deny(reasons) => reasons,
+            other => panic!("{}", other.sentence()),
+        }
+    }
+}
+
+fn key_text(key: Option<&PartitionKey>) -> Option<String> {
+    key.map(ToString::to_string)
+}
+
+const OWN: &str = r#"{ container: shop/orders, partition_key: ["{claims.tenant}"], operations: ["*"] }"#;
+const WHOLE: &str = r#"{ container: shop/orders, operations: ["*"] }"#;
+
+#[test]
+fn what_no_grant_names_is_denied() {
+    let set = policy(r"{ container: shop/orders, operations: [items/read] }", "");
+    let permit = ask("items/read").key(r#"["t1"]"#).allowed(&set);
+    assert_eq!(permit.scope().mode, PermissionMode::Read);
+    assert_eq!(permit.sentence(), r#"r grants items/read on shop/orders in partition ["t1"] to local/w."#);
+    assert!(ask("items/create").denied(&set).clauses.is_empty());
+    ask("items/read").on("shop/audit").denied(&set);
+    ask("items/read").claims(json!({"client_id": "x"})).denied(&set);
+    ask("items/read").claims(json!({})).denied(&set);
+}
+
+#[test]
+fn wildcards_of_operations() {
+    let set = policy(r#"{ container: shop/orders, operations: ["items/*"] }"#, "");
+    ask("items/patch").allowed(&set);
+    ask("batch").denied(&set);
+    ask("query").denied(&set);
+    ask("execute").allowed(&policy(WHOLE, ""));
+}
+
+#[test]
+fn a_partition_is_locked_to_the_claim_and_filled_in() {
+    let set = policy(OWN, "");
+    for operation in ["items/create", "query", "feed", "items/read"] {
+        let permit = ask(operation).allowed(&set);
+        assert_eq!(key_text(permit.partition_key()), Some(r#"["t1"]"#.into()));
+        assert_eq!(key_text(permit.scope().partition_key.as_ref()), Some(r#"["t1"]"#.into()));
+        ask(operation).key(r#"["t1"]"#).allowed(&set);
+        let reasons = ask(operation).key(r#"["t2"]"#).denied(&set);
+        assert!(
+            reasons.sentence.contains(r#"partition key ["t2"] is not the token's tenant ["t1"]"#),
+            "{}",
+            reasons.sentence
+        );
+    }
+    ask("items/read").key("[1]").denied(&set);
+    let reasons = ask("query").claims(json!({"client_id": "w"})).denied(&set);
+    assert!(reasons.sentence.contains("tenant, which the token does not have"), "{}", reasons.sentence);
+}
+
+#[test]
+fn two_candidate_keys_and_none_named() {
+    let set = policy(OWN, "");
+    let tenants = || json!({"client_id": "w", "tenant": ["t1", "t2"]});
+    let Decision::Ambiguous(keys) = Ask::of(&set, ask("query").claims(tenants())) else { panic!("not ambiguous") };
+    assert_eq!(keys.len(), 2);
+    let permit = ask("query").claims(tenants()).key(r#"["t2"]"#).allowed(&set);
+    assert_eq!(key_text(permit.scope().partition_key.as_ref()), Some(r#"["t2"]"#.into()));
+    let two_grants = policy(
+        r#"{ container: shop/orders, partition_key: [a], operations: [query] }, { container: shop/orders, partition_key: [b], operations: [query] }"#,
+        "",
+    );
+    assert!(matches!(Ask::of(&two_grants, ask("query")), Decision::Ambiguous(keys) if keys.len() == 2));
+    ask("query").claims(json!({"client_id": "w", "tenant": ["t1", "t1"]})).allowed(&set);
+}
+
+#[test]
+fn the_narrowest_grant_decides() {
+    let whole_then_own = policy(&format!("{WHOLE}, {OWN}"), "");
+    assert_eq!(ask("query").allowed(&whole_then_own).clauses()[0].index, 1);
+    let permit = ask("query").key(r#"["t2"]"#).allowed(&whole_then_own);
+    assert_eq!((permit.clauses()[0].index, permit.scope().partition_key.clone()), (0, None));
+    let globs = r#"{ container: shop/*, operations: [query] }, { container: "*/*", operations: [query] }, { container: shop/orders, operations: [query] }"#;
+    assert_eq!(ask("query").allowed(&policy(globs, "")).clauses()[0].index, 2);
+    let partition_of_a_glob = format!(r#"{WHOLE}, {{ container: shop/*, partition_key: [t1], operations: [query] }}"#);
+    assert_eq!(ask("query").allowed(&policy(&partition_of_a_glob, "")).clauses()[0].index, 1);
+}
+
+#[test]
+fn equal_grants_are_told_apart_by_path_and_position() {
+    let role = |name: &str| format!("roles: {{ {name}: {{ grants: [{WHOLE}, {WHOLE}] }} }}\n");
+    let bind =
+        "bindings:\n  - { role: z, workloads: [{ issuer: local }] }\n  - { role: a, workloads: [{ issuer: local }] }\n";
+    let files = [("2.yaml", format!("{}{bind}", role("a"))), ("1.yaml", role("z"))];
+    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    let set = build(&files, None).unwrap();
+    let clause = ask("query").allowed(&set).clauses()[0].clone();
+    assert_eq!((&*clause.name, clause.index, &*clause.place), ("z", 0, "1.yaml:1"));
+}
+
+#[test]
+fn a_deny_beats_every_grant() {
+    let set = policy(WHOLE, r"{ name: no, container: shop/*, operations: [items/delete], workloads: all }");
+    let reasons = ask("items/delete").key(r#"["t1"]"#).denied(&set);
+    assert_eq!((&*reasons.clauses[0].name, reasons.prefix_query), ("no", false));
+    assert_eq!(reasons.sentence, "no denies items/delete on shop/orders.");
+    ask("items/read").allowed(&set);
+}
+
+#[test]
+fn what_falls_along_with_a_deny() {
+    let set = policy(WHOLE, r"{ name: no, container: shop/orders, operations: [items/replace], workloads: all }");
+    for operation in ["items/replace", "items/upsert", "execute"] {
+        ask(operation).denied(&set);
+    }
+    for operation in ["items/create", "items/patch", "batch", "items/read"] {
+        ask(operation).allowed(&set);
+    }
+}
+
+#[test]
+fn a_partition_deny_meets_whatever_is_not_confined_elsewhere() {
+    let deny = r"{ name: no, container: shop/orders, partition_key: [t2], operations: [query, feed, items/create], workloads: all }";
+    let set = policy(WHOLE, deny);
+    for operation in ["query", "feed", "execute", "items/create"] {
+        let reasons = ask(operation).denied(&set);
+        assert!(reasons.sentence.contains("name a partition key"), "{}", reasons.sentence);
+        ask(operation).key(r#"["t2"]"#).denied(&set);
+        ask(operation).key(r#"["t1"]"#).allowed(&set);
+        ask(operation).key(r#"["t2","x"]"#).denied(&set);
+    }
+    ask("query").allowed(&policy(OWN, deny));
+    let deeper = r"{ name: no, container: shop/orders, partition_key: [t1, x], operations: [query], workloads: all }";
+    ask("query").key(r#"["t1"]"#).denied(&policy(WHOLE, deeper));
+    ask("query").key(r#"["t1","y"]"#).allowed(&policy(WHOLE, deeper));
+}
+
+#[test]
+fn a_deny_applies_over_what_the_caller_does_not_show() {
+    let own = r#"{ name: no, container: shop/orders, partition_key: ["{claims.tenant}"], operations: [query], workloads: all }"#;
+    ask("query").claims(json!({"client_id": "w"})).key(r#"["t9"]"#).denied(&policy(WHOLE, own));
+    ask("query").key(r#"["t9"]"#).allowed(&policy(WHOLE, own));
+    let by_claim = r"{ name: no, container: shop/orders, operations: [query], workloads: [{ issuer: local, claims: { team: red } }] }";
+    ask("query").denied(&policy(WHOLE, by_claim));
+    ask("query").claims(json!({"client_id": "w", "team": "red"})).denied(&policy(WHOLE, by_claim));
+    ask("query").claims(json!({"client_id": "w", "team": "blue"})).allowed(&policy(WHOLE, by_claim));
+    let by_state = r"{ name: no, container: shop/orders, operations: [query], workloads: all, states: [Purge] }";
+    ask("query").denied(&policy(WHOLE, by_state));
+    ask("query").state("Purge", Assurance::Claimed).denied(&policy(WHOLE, by_state));
+    ask("query").state("Save", Assurance::Claimed).allowed(&policy(WHOLE, by_state));
+    let elsewhere = r"{ name: no, container: shop/orders, operations: [query], workloads: [{ issuer: other }] }";
+    ask("query").allowed(&policy(WHOLE, elsewhere));
+}
+
+#[test]
+fn a_prefix_grant_runs_point_operations_and_refuses_queries() {
+    let set = policy(OWN, "");
+    for operation in ["items/read", "items/create", "batch", "execute"] {
+        let permit = ask(operation).key(r#"["t1","eu"]"#).allowed(&set);
+        assert_eq!(key_text(permit.partition_key()), Some(r#"["t1","eu"]"#.into()));
+        assert_eq!(key_text(permit.scope().partition_key.as_ref()), Some(r#"["t1"]"#.into()));
+    }
+    for operation in ["query", "feed"] {
+        assert!(ask(operation).key(r#"["t1","eu"]"#).denied(&set).prefix_query);
+        assert!(!ask(operation).key(r#"["t2","eu"]"#).denied(&set).prefix_query);
+        ask(operation).key(r#"["t1"]"#).allowed(&set);
+    }
+    ask("query").key(r#"["t1","eu"]"#).allowed(&policy(&format!("{OWN}, {WHOLE}"), ""));
+    let two = policy(r#"{ container: shop/orders, partition_key: ["{claims.tenant}", eu], operations: ["*"] }"#, "");
+    ask("items/read").key(r#"["t1"]"#).denied(&two);
+    ask("query").key(r#"["t1","eu"]"#).allowed(&two);
+}
+
+#[test]
+fn context_that_a_binding_demands() {
+    let bound = |demand: &str| {
+        set(&format!(
+            "roles: {{ r: {{ grants: [{WHOLE}] }} }}\n\
+             bindings: [{{ role: r, workloads: [{{ issuer: local, {demand} }}] }}]\n"
+        ))
+    };
+    let machine = bound(r#"state_machines: ["arn:aws:states:us-east-1:111122223333:stateMachine:Fulfil*"]"#);
+    for run in ["execution:FulfilAll:1", "express:Fulfil:1:2", "execution:Fulfil/Items:1"] {
+        let arn = format!("arn:aws:states:us-east-1:111122223333:{run}");
+        ask("query").execution(&arn, Assurance::Claimed).allowed(&machine);
+    }
+    ask("query")
+        .execution("arn:aws:states:us-east-1:111122223333:execution:Other:1", Assurance::Proven)
+        .denied(&machine);
+    ask("query").denied(&machine);
+    let states = bound("states: [Save, Load*], assurance: signed");
+    ask("query").state("Save", Assurance::Signed).allowed(&states);
+    ask("query").state("LoadAll", Assurance::Proven).allowed(&states);
+    ask("query").state("Save", Assurance::Claimed).denied(&states);
+    ask("query").state("Purge", Assurance::Proven).denied(&states);
+    ask("query").state("Save", Assurance::Claimed).allowed(&bound("states: [Save]"));
+}
+
+#[test]
+fn metadata_needs_any_grant_that_applies() {
+    let metadata = || Ask { action: Action::Metadata, ..ask("query") };
+    let plan = || Ask { action: Action::QueryPlan, ..ask("query") };
+    let partition_deny =
+        r#"{ name: no, container: shop/orders, partition_key: [t1], operations: ["*"], workloads: all }"#;
+    let set = policy(&format!("{WHOLE}, {OWN}"), partition_deny);
+    let permit = metadata().allowed(&set);
+    assert_eq!((permit.scope().mode, permit.clauses()[0].index), (PermissionMode::Read, 1));
+    plan().allowed(&set);
+    metadata().on("shop/audit").denied(&set);
+    metadata().claims(json!({"client_id": "w"})).denied(&policy(OWN, ""));
+    plan().claims(json!({"client_id": "w", "tenant": ["a", "b"]})).allowed(&policy(OWN, ""));
+    let all = r#"{ name: stop, container: "*/*", operations: ["*"], workloads: all }"#;
+    assert_eq!(&*metadata().denied(&policy(WHOLE, all)).clauses[0].name, "stop");
+    let queries = r"{ name: no, container: shop/orders, operations: [query], workloads: all }";
+    plan().denied(&policy(WHOLE, queries));
+    metadata().allowed(&policy(WHOLE, queries));
+    plan().denied(&policy(r"{ container: shop/orders, operations: [items/read] }", ""));
+}
+
+#[test]
+fn a_batch_is_allowed_with_every_operation_inside() {
+    let batch = |set: &PolicySet, key: Option<&'static str>, inside: &[(Operation, Option<&str>)]| {
+        let inside: Vec<_> = inside.iter().map(|(o, key)| (*o, key.map(|key| key.parse().unwrap()))).collect();
+        Ask { key, ..ask("batch") }.to(set, |request| decide_batch(set, request, &inside))
+    };
+    let grants = r#"{ container: shop/orders, partition_key: ["{claims.tenant}"], operations: [batch, items/create] }, { container: shop/orders, operations: [items/read] }"#;
+    let set = policy(grants, "");
+    let Decision::Allow(permit) = batch(&set, None, &[(Operation::ItemsCreate, None), (Operation::ItemsRead, None)])
+    else {
+        panic!("refused")
+    };
+    assert_eq!(key_text(permit.partition_key()), Some(r#"["t1"]"#.into()));
+    assert_eq!(permit.clauses().len(), 2);
+    assert_eq!(permit.scope().mode, PermissionMode::All);
+    let Decision::Deny(reasons) = batch(&set, None, &[(Operation::ItemsRead, None), (Operation::ItemsDelete, None)])
+    else {
+        panic!("allowed")
+    };
+    assert!(
+        reasons.sentence.starts_with("Operation 2 of the batch: No grant allows items/delete"),
+        "{}",
+        reasons.sentence
+    );
+    assert!(matches!(batch(&set, None, &[(Operation::ItemsCreate, Some(r#"["t2"]"#))]), Decision::Deny(_)));
+    let whole = r#"{ container: shop/orders, operations: [batch] }, { container: shop/orders, partition_key: [t1], operations: [items/create] }"#;
+    let Decision::Allow(permit) = batch(&policy(whole, ""), None, &[(Operation::ItemsCreate, None)]) else {
+        panic!("refused")
+    };
+    assert_eq!(key_text(permit.partition_key()), Some(r#"["t1"]"#.into()), "what was checked is what runs");
+    let denied = policy(WHOLE, r"{ name: no, container: shop/orders, operations: [items/delete], workloads: all }");
+    assert!(matches!(batch(&denied, Some(r#"["t1"]"#), &[(Operation::ItemsDelete, None)]), Decision::Deny(_)));
+    assert!(matches!(
+        batch(&policy(r"{ container: shop/orders, operations: ['items/*'] }", ""), None, &[]),
+        Decision::Deny(_)
+    ));
+}
+
+fn findings(text: &str, severity: Severity) -> Vec<String> {
+    let issuers = vec![
+        KnownIssuer { name: IssuerName::new("local"), shared: false },
+        KnownIssuer { name: IssuerName::new("github"), shared: true },
+    ];
+    let findings = match build(&[("p.yaml", text)], Some(issuers)) {
+        Ok(set) => set.warnings().to_vec(),
+        Err(diagnostics) => diagnostics,
+    };
+    assert!(findings.iter().all(|finding| finding.line > 0 && finding.mend.is_some()), "{findings:?}");
+    let of_severity = findings.into_iter().filter(|finding| finding.severity == severity);
+    of_severity.map(|finding| format!("{}:{}: {}", finding.line, finding.column, finding.message)).collect()
+}
+
+#[test]
+fn every_error_is_told_at_once_with_its_place() {
+    let text = "\
+roles:
+  r:
+    include: [other]
+    grants:
+      - container: shop
+        operations: [items/red]
+        mask: [/card]
+      - container: shop/orders
+        partition_key: [\"{claims.a}-{claims.b}\"]
+        operations: []
+bindings:
+  - role: absent
+    workloads:
+      - { issuer: nowhere, claims: { client_id: [] } }
+      - { issuer: local, claims: {} }
+      - { issuer: local, claims: { client_id: a*b }, state_machines: [Fulfil*] }
+    limits: { requests_per_second: 1 }
+deny:
+  - { name: d, container: shop/orders, operations: [query], workloads: [] }
+";
+    let found = findings(text, Severity::Error);
+    let expected = [
+        "3:14: `include` is not built yet",
+        "5:20: `shop` is not a container",
+        "6:22: `items/red` is not an operation",
+        "7:15: `mask` is not built yet",
+        "9:25: a template stands for a whole component",
+        "10:21: an empty list means nothing",
+        "12:11: there is no role `absent`",
+        "14:19: there is no issuer `nowhere`",
+        "14:49: an empty list means nothing",
+        "15:34: an empty list of claims",
+        "16:47: `*` may only end the value of a claim",
+        "16:71: `Fulfil*` is not the ARN",
+        "17:13: `limits` is not built yet",
+        "19:72: an empty list means nothing",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found} should be {expected}");
+    }
+}
+
+#[test]
+fn unknown_keys_wrong_types_and_bad_syntax_are_errors() {
+    for text in [
+        "roels: {}\n",
+        "roles: { r: { grants: [{ container: a/b, operations: [query], partitionKey: [x] }] } }\n",
+        "roles: [r]\n",
+        "bindings: [{ role: r, workloads: [{ issuer: local, assurance: sure }] }]\n",
+        "deny: [{ name: d, container: a/b, operations: [query], workloads: everyone }]\n",
+        "deny: [{ name: d, container: a/b, operations: [query] }]\n",
+        "roles: {\n",
+    ] {
+        assert_eq!(findings(text, Severity::Error).len(), 1, "{text}");
+    }
+}
+
+#[test]
+fn a_binding_to_a_shared_issuer_pins_one_owner() {
+    let with = |claims: &str| {
+        findings(
+            &format!(
+                "roles: {{ r: {{ grants: [{WHOLE}] }} }}\nbindings: [{{ role: r, workloads: [{{ issuer: github{claims} }}] }}]\n\
+                 deny: [{{ name: d, container: a/b, operations: [query], workloads: [{{ issuer: github }}] }}]\n"
+            ),
+            Severity::Error,
+        )
+    };
+    for claims in [
+        "",
+        ", claims: { ref: refs/heads/main }",
+        ", claims: { repository_owner: octo* }",
+        ", claims: { repository_owner: [octo, other] }",
+        ", claims: { repo_property_team: red }",
+    ] {
+        assert_eq!(with(claims).len(), 1, "{claims}");
+    }
+    for claims in
+        [", claims: { repository_owner_id: \"65\", ref: refs/heads/* }", ", claims: { repository: [octo/shop] }"]
+    {
+        assert!(with(claims).is_empty(), "{claims}");
+    }
+}
+
+#[test]
+fn warnings_do_not_refuse_the_set() {
+    let text = "\
+roles:
+  unused: { grants: [{ container: shop/orders, operations: [query] }] }
+  denied: { grants: [{ container: shop/orders, operations: [items/delete] }] }
+bindings:
+  - role: denied
+    workloads: [{ issuer: local, states: [Purge], assurance: signed }]
+  - role: denied
+    workloads: [{ issuer: local, states: [Purge], assurance: proven }]
+deny:
+  - { name: no-deletes, container: shop/*, operations: ['items/*'], workloads: all }
+  - { name: in-purge, container: shop/*, operations: [query], workloads: all, states: [Purge] }
+";
+    let found = findings(text, Severity::Warning);
+    let expected = [
+        "2:11: nobody is bound to the role `unused`",
+        "3:22: everything that this grant of `denied` allows is denied by `no-deletes`",
+        "6:17: this rests on a fact that the caller can choose",
+        "11:5: `in-purge` rests on a fact that the caller can choose",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for expected in expected {
+        assert!(found.iter().any(|found| found.starts_with(expected)), "{expected} in {found:#?}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_an_empty_policy() {
+    for text in ["", "# nothing yet\n", "{}\n"] {
+        assert!(build(&[("p.yaml", text)], None).is_ok(), "{text:?}");
+    }
+}

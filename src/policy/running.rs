@@ -1,0 +1,176 @@
+//! The policy a gateway runs under, and its replacement: whole, or not at all.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use tracing::{error, info};
+
+use super::{
+    Config,
+    load::{self, Directory},
+    model::PolicySet,
+};
+use crate::{clock::Clock, diagnostic::Diagnostic};
+
+/// How long a changed directory must stay as it is before it is read: an editor or a checkout writes file by file.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// The running policy. Clones share it.
+#[derive(Clone, Debug)]
+pub struct RunningPolicy(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    config: Config,
+    clock: Clock,
+    current: ArcSwap<PolicySet>,
+    status: ArcSwap<PolicyStatus>,
+    /// The digest of the files tried last, good or bad; `None` when they could not be read. Held for the length of a reload, so
+    /// that a slow one never overwrites a later one.
+    tried: Mutex<Option<String>>,
+}
+
+/// What `/status` says of the policy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct PolicyStatus {
+    /// What decides.
+    pub running: RunningStatus,
+    /// The newer files that were not taken, if any.
+    pub rejected: Option<RejectedStatus>,
+}
+
+/// The policy that decides.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RunningStatus {
+    /// Its revision.
+    pub revision: String,
+    /// Since when (RFC 3339).
+    pub since: String,
+}
+
+/// Files that were not taken.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct RejectedStatus {
+    /// Their revision; `null` when they could not be read.
+    pub revision: Option<String>,
+    /// Everything that is wrong with them.
+    pub error: String,
+    /// Since when (RFC 3339).
+    pub since: String,
+}
+
+impl RunningPolicy {
+    /// Loads the policy for the first time. Blocks on files and on git.
+    pub fn load(config: Config, clock: Clock) -> Result<Self, Vec<Diagnostic>> {
+        let directory = Directory::read(&config.directory)?;
+        let set = load::build(&directory, directory.revision(), &config)?;
+        let status = PolicyStatus { running: RunningStatus::of(&set, &clock), rejected: None };
+        Ok(Self(Arc::new(Inner {
+            config,
+            clock,
+            current: ArcSwap::from_pointee(set),
+            status: ArcSwap::from_pointee(status),
+            tried: Mutex::new(Some(directory.digest())),
+        })))
+    }
+
+    /// The policy to decide by. A request takes it once and keeps it to its end.
+    pub fn current(&self) -> Arc<PolicySet> {
+        self.0.current.load_full()
+    }
+
+    /// What is running, and what was rejected.
+    pub fn status(&self) -> Arc<PolicyStatus> {
+        self.0.status.load_full()
+    }
+
+    /// Reads the directory again and swaps the policy in, or leaves the last good one running. Blocks on files and on git.
+    pub fn reload(&self) -> Result<Arc<PolicySet>, Vec<Diagnostic>> {
+        let mut tried = self.0.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        let directory = Directory::read(&self.0.config.directory);
+        *tried = directory.as_ref().ok().map(Directory::digest);
+        let (revision, built) = match directory {
+            Ok(directory) => {
+                let revision = directory.revision();
+                (Some(revision.to_string()), load::build(&directory, revision, &self.0.config))
+            }
+            Err(diagnostics) => (None, Err(diagnostics)),
+        };
+        match built {
+            Ok(set) => Ok(self.take(Arc::new(set))),
+            Err(diagnostics) => {
+                self.reject(revision, &diagnostics);
+                Err(diagnostics)
+            }
+        }
+    }
+
+    fn take(&self, set: Arc<PolicySet>) -> Arc<PolicySet> {
+        let before = self.status();
+        let running = if before.running.revision == set.revision().as_str() {
+            before.running.clone()
+        } else {
+            info!(policy.revision = %set.revision(), "policy reloaded");
+            RunningStatus::of(&set, &self.0.clock)
+        };
+        self.0.current.store(set.clone());
+        self.0.status.store(Arc::new(PolicyStatus { running, rejected: None }));
+        set
+    }
+
+    fn reject(&self, revision: Option<String>, diagnostics: &[Diagnostic]) {
+        let error: Vec<_> = diagnostics.iter().map(ToString::to_string).collect();
+        let error = error.join("\n");
+        let running = self.status().running.clone();
+        error!(policy.running = %running.revision, policy.rejected = revision.as_deref(), %error, "policy rejected");
+        let rejected = RejectedStatus { revision, error, since: self.0.clock.now().rfc3339() };
+        self.0.status.store(Arc::new(PolicyStatus { running, rejected: Some(rejected) }));
+    }
+
+    /// Looks at the directory every `every`, and returns what came of the reload when it has changed. The owner calls it again and
+    /// again; [`Self::watch`] does just that.
+    pub async fn next_reload(&self, every: Duration) -> Result<Arc<PolicySet>, Vec<Diagnostic>> {
+        loop {
+            tokio::time::sleep(every).await;
+            let Some(seen) = self.away(Self::changed).await.flatten() else { continue };
+            tokio::time::sleep(SETTLE).await;
+            if self.away(Self::changed).await.flatten() == Some(seen)
+                && let Some(result) = self.away(Self::reload).await
+            {
+                return result;
+            }
+        }
+    }
+
+    /// Reloads on every change of the directory, for as long as it is polled.
+    pub async fn watch(&self, every: Duration) {
+        loop {
+            // The outcome stands in the status and in the log.
+            let _ = self.next_reload(every).await;
+        }
+    }
+
+    /// Does what blocks on files away from the runtime's threads; `None` when the runtime is going down.
+    async fn away<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
+        let policy = self.clone();
+        tokio::task::spawn_blocking(move || work(&policy)).await.ok()
+    }
+
+    /// The digest of the files, when it is not the one tried last. Files that cannot be read have the digest `None` too, so they
+    /// are written as an empty one.
+    fn changed(&self) -> Option<String> {
+        let now = Directory::read(&self.0.config.directory).ok().map(|directory| directory.digest());
+        let tried = self.0.tried.lock().unwrap_or_else(PoisonError::into_inner);
+        (now != *tried).then(|| now.unwrap_or_default())
+    }
+}
+
+impl RunningStatus {
+    fn of(set: &PolicySet, clock: &Clock) -> Self {
+        Self { revision: set.revision().to_string(), since: clock.now().rfc3339() }
+    }
+}

@@ -1,0 +1,80 @@
+//! Paths: parsed, decoded once, checked, and rebuilt from the parts.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode};
+
+use super::Rejection;
+use crate::access::{ContainerName, ItemId};
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// The paths that exist.
+pub(super) enum Path {
+    Root,
+    Container(ContainerName),
+    Ranges(ContainerName),
+    Items(ContainerName),
+    Item(ContainerName, ItemId),
+    Procedure(ContainerName, ItemId),
+    Elsewhere,
+}
+
+/// Reads a raw request path. One trailing slash is allowed: the Python SDK sends it on most requests.
+pub(super) fn parse(raw: &str) -> Result<Path, Rejection> {
+    if raw == "/" || raw.is_empty() {
+        return Ok(Path::Root);
+    }
+    let inner = raw.strip_prefix('/').ok_or(Rejection::Path)?;
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    let segments = inner.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    Ok(match segments.as_slice() {
+        ["dbs", database, "colls", container, rest @ ..] => {
+            let within = |name: &str| ItemId::new(name).map_err(Rejection::from);
+            let container = || ContainerName::new(database, container).map_err(Rejection::from);
+            match rest {
+                [] => Path::Container(container()?),
+                ["pkranges"] => Path::Ranges(container()?),
+                ["docs"] => Path::Items(container()?),
+                ["docs", item] => Path::Item(container()?, within(item)?),
+                ["sprocs", procedure] => Path::Procedure(container()?, within(procedure)?),
+                _ => Path::Elsewhere,
+            }
+        }
+        _ => Path::Elsewhere,
+    })
+}
+
+impl Path {
+    /// The path for Cosmos, rebuilt from the checked parts; the gateway's own paths have none.
+    pub(super) fn rebuild(&self) -> String {
+        let base = |c: &ContainerName| format!("/dbs/{}/colls/{}", encode(c.database()), encode(c.container()));
+        match self {
+            Self::Root | Self::Elsewhere => String::new(),
+            Self::Container(container) => base(container),
+            Self::Ranges(container) => format!("{}/pkranges", base(container)),
+            Self::Items(container) => format!("{}/docs", base(container)),
+            Self::Item(container, item) => format!("{}/docs/{}", base(container), encode(item.as_str())),
+            Self::Procedure(container, id) => format!("{}/sprocs/{}", base(container), encode(id.as_str())),
+        }
+    }
+}
+
+fn encode(name: &str) -> PercentEncode<'_> {
+    utf8_percent_encode(name, RESERVED)
+}
+
+/// Decodes one segment, once. An encoded slash decodes to a slash, which no name may hold.
+fn decode(segment: &str) -> Result<String, Rejection> {
+    if segment.is_empty() || !is_well_encoded(segment) {
+        return Err(Rejection::Path);
+    }
+    percent_decode_str(segment).decode_utf8().map(Into::into).map_err(|_| Rejection::Path)
+}
+
+/// Whether every `%` is followed by two hexadecimal digits; the decoder would let a broken one stand as text.
+fn is_well_encoded(segment: &str) -> bool {
+    let mut parts = segment.split('%');
+    parts.next();
+    parts.all(|part| part.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
+}

@@ -1,0 +1,128 @@
+//! Accepting connections, and stopping without cutting one off.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use axum::Router;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{
+        conn::auto::Builder,
+        graceful::{GracefulShutdown, Watcher},
+    },
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tower::{ServiceExt as _, service_fn};
+
+/// How long a peer may take for the TLS handshake, and again for the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+/// Largest head of a request, in bytes. A workflow token alone may have 16 KiB.
+const LARGEST_HEAD: u32 = 64 * 1024;
+/// Most headers of a request.
+const MOST_HEADERS: usize = 100;
+
+/// The connection a request came over, in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Connection {
+    /// The other end.
+    pub(super) peer: SocketAddr,
+    /// Whether it is TLS.
+    pub(super) encrypted: bool,
+}
+
+/// Serves `routes` until `stop`, then waits up to `drain` for what is in flight. The caller owns the socket and the stop
+/// signal.
+pub(super) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    stop: CancellationToken,
+    drain: Duration,
+) {
+    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        match accepted {
+            Ok((stream, peer)) => {
+                let (tls, routes, watcher, stop) = (tls.clone(), routes.clone(), graceful.watcher(), stop.clone());
+                connections.spawn(async move {
+                    if let Err(error) = attend(stream, peer, tls, routes, watcher, stop).await {
+                        tracing::debug!(%peer, %error, "connection broke");
+                    }
+                });
+            }
+            Err(error) => {
+                // Out of file descriptors, or a peer that left: neither is a reason to stop serving the others.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    let finished = async {
+        graceful.shutdown().await;
+        connections.wait().await;
+    };
+    if timeout(drain, finished).await.is_err() {
+        tracing::warn!(after = ?drain, "connections were still open at the end of the drain");
+    }
+}
+
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
+async fn attend(
+    stream: TcpStream,
+    peer: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    routes: Router,
+    watcher: Watcher,
+    stop: CancellationToken,
+) -> Result<(), Broken> {
+    stream.set_nodelay(true)?;
+    let connection = Connection { peer, encrypted: tls.is_some() };
+    let Some(tls) = tls else { return converse(stream, connection, routes, watcher).await };
+    // A handshake that is not done at the stop is no request in flight.
+    match stop.run_until_cancelled(shake(tls, stream)).await {
+        Some(stream) => converse(stream?, connection, routes, watcher).await,
+        None => Ok(()),
+    }
+}
+
+async fn shake(tls: TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+    timeout(HEAD, tls.accept(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    connection: Connection,
+    routes: Router,
+    watcher: Watcher,
+) -> Result<(), Broken> {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(connection);
+        routes.clone().oneshot(request)
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD)
+        .max_buf_size(LARGEST_HEAD as usize)
+        .max_headers(MOST_HEADERS);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_header_list_size(LARGEST_HEAD)
+        .keep_alive_interval(Duration::from_secs(30));
+    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    watcher.watch(connection.into_owned()).await
+}

@@ -1,0 +1,116 @@
+//! What comes back: an answer of Cosmos, or what is known where there is none.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use super::retry::number;
+use crate::transport::TransportError;
+
+/// An answer of Cosmos, whatever its status.
+#[derive(Clone, Debug)]
+pub struct UpstreamAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers that may go to the caller.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+    /// `x-ms-substatus`: which of the things that a status can mean.
+    pub substatus: Option<u32>,
+    /// `x-ms-activity-id`, as Azure's log has it.
+    pub activity_id: Option<String>,
+    /// `x-ms-request-charge` of the last attempt, in request units.
+    pub request_charge: Option<f64>,
+    /// How often the request was sent.
+    pub attempts: u32,
+    /// From the first attempt's departure to the answer, with the waits between.
+    pub latency: Duration,
+    /// The region that answered, where it is known; `None` at the account's own endpoint, which chooses by itself.
+    pub region: Option<Arc<str>>,
+}
+
+impl UpstreamAnswer {
+    /// Whether Cosmos refused the gateway's credential: 401, or 403 that says no more (an expired token and a token for
+    /// something else look alike). The request had no effect; another token may do.
+    pub fn refused_credential(&self) -> bool {
+        match self.status {
+            StatusCode::UNAUTHORIZED => true,
+            StatusCode::FORBIDDEN => matches!(self.substatus, None | Some(0)),
+            _ => false,
+        }
+    }
+
+    /// `x-ms-retry-after-ms`: how long Cosmos asks to wait.
+    pub fn retry_after(&self) -> Option<Duration> {
+        number(&self.headers, "x-ms-retry-after-ms").map(|millis| Duration::from_millis(millis.into()))
+    }
+}
+
+/// No answer that could be passed on.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// Cosmos cannot be reached. Nothing was changed: either nothing was sent, or the request was a read.
+    #[error("Cosmos cannot be reached ({attempts} attempts): {cause}")]
+    Unavailable {
+        /// How often it was tried.
+        attempts: u32,
+        /// What happened the last time.
+        cause: TransportError,
+    },
+    /// The deadline passed. Nothing was changed.
+    #[error("no answer from Cosmos before the deadline ({attempts} attempts)")]
+    Timeout {
+        /// How often the request was sent.
+        attempts: u32,
+    },
+    /// A write left and its answer did not arrive: it may stand or not.
+    #[error("a write was sent and its answer did not arrive ({attempts} attempts): {cause}")]
+    OutcomeUnknown {
+        /// How often the request was sent.
+        attempts: u32,
+        /// What happened the last time.
+        cause: TransportError,
+    },
+    /// A status that Cosmos does not use (1xx, or 3xx other than 304): something else answered.
+    #[error("what answered for Cosmos is not Cosmos: status {}", status.as_u16())]
+    BadAnswer {
+        /// How often the request was sent.
+        attempts: u32,
+        /// The status.
+        status: StatusCode,
+    },
+    /// The answer to a read is longer than is kept.
+    #[error("the answer of Cosmos is longer than {largest} bytes")]
+    TooLarge {
+        /// How often the request was sent.
+        attempts: u32,
+        /// The most that is kept.
+        largest: usize,
+    },
+    /// The caller's leave was withdrawn before the request could be sent once more. The attempts so far had no effect.
+    #[error("the leave to act was withdrawn after {attempts} attempts")]
+    Withdrawn {
+        /// How often the request was sent.
+        attempts: u32,
+    },
+    /// The request cannot be written down: its path does not begin with `/`, or has a character that must be encoded.
+    #[error("the request to Cosmos cannot be made: {0}")]
+    Unsendable(#[source] http::Error),
+}
+
+impl UpstreamError {
+    /// How often the request was sent.
+    pub fn attempts(&self) -> u32 {
+        match self {
+            Self::Unavailable { attempts, .. }
+            | Self::Timeout { attempts }
+            | Self::OutcomeUnknown { attempts, .. }
+            | Self::BadAnswer { attempts, .. }
+            | Self::TooLarge { attempts, .. }
+            | Self::Withdrawn { attempts } => *attempts,
+            Self::Unsendable(_) => 0,
+        }
+    }
+}
