@@ -39,15 +39,11 @@ fn every_module_keeps_to_its_layer_and_to_the_house_rules() {
     files.extend(rust_files(&root.join("tests")));
     assert!(files.len() > 20, "found only {} source files under {}", files.len(), root.display());
 
-    let findings: Vec<Finding> = files
+    let sources: Vec<(&str, String)> = files
         .iter()
-        .flat_map(|file| {
-            let path = file.strip_prefix(root).unwrap().to_str().unwrap();
-            check(path, &fs::read_to_string(file).unwrap())
-        })
+        .map(|file| (file.strip_prefix(root).unwrap().to_str().unwrap(), fs::read_to_string(file).unwrap()))
         .collect();
-
-    let report: Vec<String> = findings.iter().map(Finding::to_string).collect();
+    let report = report(&sources);
     assert!(report.is_empty(), "\n{}\n", report.join("\n"));
 }
 
@@ -103,7 +99,7 @@ fn the_checker_finds_what_is_forbidden() {
         ("tests/it/walk.rs", "fn f( {", "1: this does not read as Rust"),
     ];
     for (path, source, expected) in cases {
-        let found: Vec<String> = check(path, source).iter().map(Finding::to_string).collect();
+        let found = report(&[(path, source.to_owned())]);
         let expected = format!("{path}:{expected}");
         assert!(
             matches!(&*found, [one] if one.starts_with(&expected)),
@@ -121,15 +117,27 @@ fn the_checker_passes_what_is_allowed() {
         ("src/audit/chain.rs", "fn f(d: crate::policy::Decision) { if let crate::policy::Decision::Allow(p) = d {} }"),
         ("src/audit/chain.rs", "use super::record::Record; use crate::audit::journal::Journal; use self::x::Y;"),
         ("src/audit/chain.rs", "#[cfg(test)]\nmod tests { use crate::policy::Model; }"),
-        ("src/audit/tests.rs", "use crate::policy::Model;"),
+        ("src/audit/chain.rs", "#[cfg(test)]\nmod tests { fn f() { std::env::var_os(\"UPDATE_GOLDEN\") } }"),
         ("src/audit/chain.rs", "// use crate::server::Door;\nconst A: &str = \"crate::server todo!()\";"),
         ("src/bin/stepgate/main.rs", "use crate::serve; use stepgate::dev;"),
         ("src/lib.rs", "//! x\npub mod server;\npub mod clock;"),
     ];
     for (path, source) in cases {
-        let found: Vec<String> = check(path, source).iter().map(Finding::to_string).collect();
+        let found = report(&[(path, source.to_owned())]);
         assert!(found.is_empty(), "{source:?}\nfound {found:#?}");
     }
+}
+
+#[test]
+fn a_file_of_tests_is_known_by_where_it_is_declared() {
+    let files = |declaration: &str| {
+        [
+            ("src/audit/mod.rs", format!("//! x\n{declaration}")),
+            ("src/audit/trial/deep.rs", "use crate::policy::Model;".into()),
+        ]
+    };
+    assert_eq!(report(&files("#[cfg(test)]\nmod trial;")), Vec::<String>::new());
+    assert_eq!(report(&files("mod trial;")).len(), 1);
 }
 
 /// A breach of a rule, with the place where it stands.
@@ -145,15 +153,26 @@ impl fmt::Display for Finding {
     }
 }
 
-/// Every breach in one source file; `path` is relative to the repository.
-fn check(path: &str, source: &str) -> Vec<Finding> {
-    let found = |line: usize, what: &str| Finding { path: path.to_owned(), line, what: what.to_owned() };
-    let Ok(tokens) = source.parse::<TokenStream>() else {
-        return vec![found(1, "this does not read as Rust")];
-    };
-    let mut reader = Reader::default();
-    reader.read(tokens, &Place::of(path));
+/// Every breach in these files, as lines for people; paths are relative to the repository.
+fn report(sources: &[(&str, String)]) -> Vec<String> {
+    let read: Vec<_> = sources.iter().map(|(path, source)| (*path, source, Reader::of(path, source))).collect();
+    let tests: Vec<&[String]> =
+        read.iter().filter_map(|(_, _, reader)| reader.as_ref()).flat_map(Reader::test_modules).collect();
+    read.iter()
+        .flat_map(|(path, source, reader)| match reader {
+            Some(reader) => {
+                let module = module_of(path);
+                check(path, source, reader, tests.iter().any(|test| module.starts_with(test)))
+            }
+            None => vec![Finding { path: (*path).to_owned(), line: 1, what: "this does not read as Rust".to_owned() }],
+        })
+        .map(|finding| finding.to_string())
+        .collect()
+}
 
+/// Every breach in one source file, which may be one of tests alone.
+fn check(path: &str, source: &str, reader: &Reader, test_file: bool) -> Vec<Finding> {
+    let found = |line: usize, what: &str| Finding { path: path.to_owned(), line, what: what.to_owned() };
     let mut findings = Vec::new();
     if path.starts_with("src/") && path.ends_with("/mod.rs") && !source.starts_with("//!") {
         findings.push(found(1, "a module page begins with `//!`: what is decided here, what it refuses to know, why"));
@@ -162,14 +181,18 @@ fn check(path: &str, source: &str) -> Vec<Finding> {
         if layer(module).is_none() {
             findings.push(found(1, &format!("{module} has no place in the layering; give it one in LAYERS")));
         }
-        let breaches = reader.imports.iter().filter_map(|import| Some((import.line, breach(module, import)?)));
+        let breaches =
+            reader.imports.iter().filter_map(|import| Some((import.line, breach(module, import, test_file)?)));
         findings.extend(breaches.map(|(line, what)| found(line, &what)));
     }
     if path.starts_with("src/") && !path.starts_with("src/config/") && !path.starts_with("src/bin/") {
-        let reads = reader.outside.iter().filter(|import| import.path.starts_with(&["std".into(), "env".into()]));
+        let reads = reader
+            .outside
+            .iter()
+            .filter(|import| import.path.starts_with(&["std".into(), "env".into()]) && !import.test && !test_file);
         findings.extend(reads.map(|import| found(import.line, "only src/config reads the environment")));
     }
-    for (line, word) in reader.words {
+    for &(line, word) in &reader.words {
         match word {
             Word::Todo => findings.push(found(line, "`todo!` is for a branch of your own")),
             Word::Ignore => findings.push(found(line, "a test that is ignored is no test")),
@@ -183,7 +206,7 @@ fn check(path: &str, source: &str) -> Vec<Finding> {
 }
 
 /// What is wrong with this import in this module, if anything.
-fn breach(module: &str, import: &Import) -> Option<String> {
+fn breach(module: &str, import: &Import, test_file: bool) -> Option<String> {
     let target = import.path.first()?;
     let shown = import.path.join("::");
     if target == module {
@@ -200,7 +223,7 @@ fn breach(module: &str, import: &Import) -> Option<String> {
         let (_, proofs) = PROOFS.iter().find(|(room, _)| room == target)?;
         proofs.contains(&name.as_str()).then_some(())
     };
-    (!import.test && ROOMS.contains(&module) && ROOMS.contains(&target.as_str()) && proof().is_none())
+    (!import.test && !test_file && ROOMS.contains(&module) && ROOMS.contains(&target.as_str()) && proof().is_none())
         .then(|| format!("{module} imports {shown}, which is no proof: rooms do not know each other"))
 }
 
@@ -217,6 +240,12 @@ fn own_module(path: &str) -> Option<&str> {
     (module != "lib" && module != "bin").then_some(module)
 }
 
+/// The module that a file is: `src/audit/chain.rs` is `audit::chain`.
+fn module_of(path: &str) -> Vec<String> {
+    let stem = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+    stem.split('/').filter(|part| *part != "lib").map(str::to_owned).collect()
+}
+
 /// Where in the module tree the tokens at hand stand.
 #[derive(Clone)]
 struct Place {
@@ -225,14 +254,6 @@ struct Place {
 }
 
 impl Place {
-    /// The module that a file is: `src/audit/chain.rs` is `audit::chain`.
-    fn of(path: &str) -> Self {
-        let stem = path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
-        let module: Vec<String> = stem.split('/').filter(|part| *part != "lib").map(str::to_owned).collect();
-        let test = module.iter().any(|part| part == "tests");
-        Self { module, test }
-    }
-
     /// A path from the crate's root when it begins with `crate`, `self` or `super`.
     fn resolve(&self, path: &[String]) -> Option<Vec<String>> {
         let (first, mut rest) = path.split_first()?;
@@ -261,6 +282,7 @@ struct Import {
 }
 
 /// A word that some rule is about.
+#[derive(Clone, Copy)]
 enum Word {
     Todo,
     Ignore,
@@ -275,9 +297,22 @@ struct Reader {
     /// Paths into other crates.
     outside: Vec<Import>,
     words: Vec<(usize, Word)>,
+    /// Modules in files of their own that are compiled for tests alone.
+    test_modules: Vec<Vec<String>>,
 }
 
 impl Reader {
+    /// Reads one file; `None` when it is not Rust.
+    fn of(path: &str, source: &str) -> Option<Self> {
+        let mut reader = Self::default();
+        reader.read(source.parse().ok()?, &Place { module: module_of(path), test: false });
+        Some(reader)
+    }
+
+    fn test_modules(&self) -> impl Iterator<Item = &[String]> {
+        self.test_modules.iter().map(Vec::as_slice)
+    }
+
     fn read(&mut self, tokens: TokenStream, place: &Place) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut rest = tokens.as_slice();
@@ -300,6 +335,12 @@ impl Reader {
                     inner.module.push(name.to_string());
                     self.read(body.stream(), &inner);
                     test_item = false;
+                    after
+                }
+                (TokenTree::Ident(word), [TokenTree::Ident(name), after @ ..]) if word == "mod" => {
+                    if here.test {
+                        self.test_modules.push([here.module, vec![name.to_string()]].concat());
+                    }
                     after
                 }
                 (TokenTree::Ident(word), _) if word == "use" => self.read_use(after, &[], &here),
