@@ -20,7 +20,8 @@ use crate::{
     transport::Transport,
 };
 
-/// Shortest time between a fetch and the next one that an unknown `kid` can cause.
+/// Shortest time between two fetches that unknown `kid`s cause. Scheduled fetches do not count: a key that the issuer
+/// published a moment after one must work on its first token.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a request waits for a fetch: both documents may take their whole deadline.
@@ -56,6 +57,10 @@ pub(super) struct State {
     pub(super) fetched: Option<Timestamp>,
     /// When the last fetch, good or not, began.
     pub(super) attempted: Option<Timestamp>,
+    /// When an unknown `kid` last caused a fetch.
+    demanded: Option<Timestamp>,
+    /// Whether a request rang since the last fetch began.
+    rung: bool,
     /// Fetches that ended.
     pub(super) fetches: u64,
     /// Fetches that failed since the last good one.
@@ -105,24 +110,22 @@ impl KeyRing {
         self.state.borrow().clone()
     }
 
-    /// Waits for the fetch under way, or for a new one unless the last is too recent.
+    /// Waits for the fetch under way, or for a new one unless the last one that was asked for is too recent.
     async fn refetched(&self) {
         let mut state = self.state.subscribe();
-        let seen = {
-            let state = state.borrow();
-            if !state.busy && self.fetched_lately(&state) {
-                return;
-            }
-            state.fetches
-        };
+        let seen = state.borrow().fetches;
+        let now = self.clock.now();
+        let is_coming = self.state.send_if_modified(|state| {
+            state.rung |= !state.busy && !demanded_lately(state, now);
+            state.rung || state.busy
+        });
+        if !is_coming {
+            return;
+        }
         self.demand.notify_one();
         let fetched = state.wait_for(|state| state.fetches > seen);
         // Running out of time leaves the old set in place, which is what the caller then judges by.
         let _ = tokio::time::timeout(LONGEST_WAIT, fetched).await;
-    }
-
-    fn fetched_lately(&self, state: &State) -> bool {
-        state.attempted.is_some_and(|at| self.clock.now().since(at) < DEMAND_INTERVAL)
     }
 
     /// Fetches now, at intervals, and on demand, until dropped.
@@ -138,6 +141,10 @@ impl KeyRing {
         self.state.send_modify(|state| {
             state.busy = true;
             state.attempted = Some(now);
+            // The very first fetch would have come without the bell.
+            if std::mem::take(&mut state.rung) && state.fetches > 0 {
+                state.demanded = Some(now);
+            }
         });
         let document = discovery::fetch_keys(transport, issuer).await;
         let previous = self.state.borrow().keys.clone();
@@ -172,8 +179,8 @@ impl KeyRing {
             tokio::select! {
                 () = &mut pause => return,
                 () = self.demand.notified() => {
-                    // A request that rang during the last fetch has been served by it.
-                    if !self.fetched_lately(&self.state.borrow()) {
+                    // A bell may be left from a request that the last fetch has served.
+                    if self.state.borrow().rung {
                         return;
                     }
                 }
@@ -195,4 +202,8 @@ impl KeyRing {
         let [random] = random;
         whole - (whole / 10).mul_f64(f64::from(random) / 255.0)
     }
+}
+
+fn demanded_lately(state: &State, now: Timestamp) -> bool {
+    state.demanded.is_some_and(|at| now.since(at) < DEMAND_INTERVAL)
 }

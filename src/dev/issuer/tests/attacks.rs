@@ -322,7 +322,9 @@ fn any_one_byte_change_of_a_good_token_is_refused() {
     for token in &tokens {
         runtime.block_on(ask(&identity, token)).unwrap();
     }
-    proptest!(ProptestConfig::with_cases(1500), |(which in 0..2_usize, at in any::<prop::sample::Index>(), byte in 0x21..0x7f_u8)| {
+    // Keys are fresh in every run, so a failing case would say nothing in the next.
+    let config = ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(which in 0..2_usize, at in any::<prop::sample::Index>(), byte in 0x21..0x7f_u8)| {
         let mut bytes = tokens[which].clone().into_bytes();
         let at = at.index(bytes.len());
         prop_assume!(bytes[at] != byte);
