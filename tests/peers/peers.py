@@ -252,6 +252,8 @@ def verify(audit: Path) -> None:
 
 def run(name: str, scene: Callable[[Stage], list[tuple[str, Callable[[], None]]]]) -> None:
     """Sets a scene, makes its checks, and exits with 1 when one fails. The last line counts them."""
+    # Asked to stop, it stops its programs first.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     passed = failed = 0
     with ExitStack() as cleanup:
         directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix=f"stepgate-{name}-")))
