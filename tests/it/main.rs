@@ -10,5 +10,6 @@
     reason = "a test may panic: that is how it fails"
 )]
 
+mod layering;
 mod rig;
 mod walk;

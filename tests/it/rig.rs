@@ -89,7 +89,8 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
         issuer[0].url = format!("http://{any}");
         cosmos.endpoint = format!("http://{any}/");
     }
-    for (client_id, claims) in [("operator", json!({})), ("tenants", json!({"tenant": ["t1", "t2"]})), ("lines", json!({}))]
+    for (client_id, claims) in
+        [("operator", json!({})), ("tenants", json!({"tenant": ["t1", "t2"]})), ("lines", json!({}))]
     {
         dev.issuer.clients.push(Client {
             client_id: client_id.into(),
@@ -129,14 +130,7 @@ impl Rig {
             let (server, stop) = (server.clone(), stop.clone());
             async move { server.run(stop).await }
         });
-        let rig = Self {
-            stack,
-            server,
-            transport: Transport::new(None).unwrap(),
-            home,
-            stop,
-            running: Some(running),
-        };
+        let rig = Self { stack, server, transport: Transport::new(None).unwrap(), home, stop, running: Some(running) };
         rig.ready().await;
         rig
     }
