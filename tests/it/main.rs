@@ -10,5 +10,7 @@
     reason = "a test may panic: that is how it fails"
 )]
 
+mod exchange;
+mod keys;
 mod rig;
 mod walk;

@@ -30,7 +30,8 @@ async fn an_item_lives_its_whole_life() {
     assert_eq!(read.json()["status"], "new");
 
     let paid = json!({ "id": "o-1", "tenant": "t1", "status": "paid", "total": 7 });
-    let replaced = call("PUT", &item).header("x-stepgate-if-match", read.header("etag").unwrap()).json(&paid).send().await;
+    let replaced =
+        call("PUT", &item).header("x-stepgate-if-match", read.header("etag").unwrap()).json(&paid).send().await;
     let etag = replaced.expect(200).header("etag").unwrap().to_owned();
     let stale = call("PUT", &item).header("x-stepgate-if-match", read.header("etag").unwrap()).json(&paid).send().await;
     stale.refused(412, "cosmos.precondition_failed");
@@ -54,7 +55,8 @@ async fn an_item_lives_its_whole_life() {
 async fn queries_and_feeds_run() {
     let rig = Rig::start().await;
     let call = |method: &str| rig.task("fulfilment", method, DOCS);
-    let query = json!({ "query": "SELECT * FROM c WHERE c.status = @s", "parameters": [{ "name": "@s", "value": "paid" }] });
+    let query =
+        json!({ "query": "SELECT * FROM c WHERE c.status = @s", "parameters": [{ "name": "@s", "value": "paid" }] });
     for content in ["application/query+json", "application/json"] {
         let call = call("POST").header("x-ms-documentdb-isquery", "True").header("content-type", content);
         let answer = call.json(&query).send().await.expect(200).json();
@@ -80,7 +82,8 @@ async fn queries_and_feeds_run() {
 async fn a_batch_is_one_or_nothing() {
     let rig = Rig::start().await;
     let create = |id: &str| json!({ "operationType": "Create", "resourceBody": order(id) });
-    let good = json!([create("b-1"), { "operationType": "Read", "id": "o-1001" }, { "operationType": "Delete", "id": "b-1" }]);
+    let good =
+        json!([create("b-1"), { "operationType": "Read", "id": "o-1001" }, { "operationType": "Delete", "id": "b-1" }]);
     let bad = json!([create("b-2"), create("o-1001"), create("b-3")]);
     let headers = [("x-ms-cosmos-is-batch-request", "True"), ("x-ms-cosmos-batch-atomic", "True")];
     let task = || headers.iter().fold(rig.task("fulfilment", "POST", DOCS), |call, (n, v)| call.header(n, v));
@@ -128,7 +131,8 @@ async fn metadata_names_the_gateway_and_nothing_behind_it() {
     assert!(!account.text().contains(&cosmos), "no client can go round the gateway");
 
     let metadata = rig.call("GET", "/.well-known/oauth-protected-resource");
-    let metadata = rig.exchange(http::Request::get(metadata.url()).body(http_body_util::Full::default()).unwrap()).await;
+    let metadata =
+        rig.exchange(http::Request::get(metadata.url()).body(http_body_util::Full::default()).unwrap()).await;
     let metadata: Value = serde_json::from_slice(metadata.body()).unwrap();
     assert_eq!(metadata["authorization_servers"], json!([rig.issuer().url()]));
 }
