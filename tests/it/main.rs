@@ -12,5 +12,6 @@
 
 mod exchange;
 mod keys;
+mod log;
 mod rig;
 mod walk;
