@@ -10,6 +10,7 @@
     reason = "a test may panic: that is how it fails"
 )]
 
+mod answers;
 mod exchange;
 mod keys;
 mod log;
