@@ -12,7 +12,9 @@
 
 mod answers;
 mod exchange;
+mod identity;
 mod keys;
 mod log;
+mod policies;
 mod rig;
 mod walk;

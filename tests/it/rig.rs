@@ -118,9 +118,12 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
     dev.issuer.listen = any;
     raw.issuers[0].url = format!("http://{any}");
     raw.cosmos.endpoint = format!("http://{any}/");
-    for (client_id, claims) in
-        [("operator", json!({})), ("tenants", json!({"tenant": ["t1", "t2"]})), ("lines", json!({}))]
-    {
+    for (client_id, claims) in [
+        ("operator", json!({})),
+        ("tenants", json!({"tenant": ["t1", "t2"]})),
+        ("lines", json!({})),
+        ("nobody", json!({})),
+    ] {
         dev.issuer.clients.push(Client {
             client_id: client_id.into(),
             client_secret: Secret::new("public".into()),
