@@ -10,6 +10,12 @@
     reason = "a test may panic: that is how it fails"
 )]
 
+mod answers;
+mod exchange;
+mod identity;
+mod keys;
 mod layering;
+mod log;
+mod policies;
 mod rig;
 mod walk;

@@ -64,11 +64,42 @@ deny:
 /// A running stack.
 pub(crate) struct Rig {
     pub(crate) stack: Stack,
-    pub(crate) server: Arc<Server>,
+    pub(crate) server: Serving,
+    written: config::Written,
     transport: Transport,
     home: tempfile::TempDir,
+}
+
+/// A gateway at work; it stops when this is dropped.
+pub(crate) struct Serving {
+    server: Arc<Server>,
     stop: CancellationToken,
     running: Option<JoinHandle<std::io::Result<()>>>,
+}
+
+impl std::ops::Deref for Serving {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn serve(written: &config::Written) -> Serving {
+    let loaded = config::settle(written, &[]).unwrap_or_else(|findings| panic!("{findings:?}"));
+    let server = Arc::new(Server::start(loaded.config).await.unwrap());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let (server, stop) = (server.clone(), stop.clone());
+        async move { server.run(stop).await }
+    });
+    Serving { server, stop, running: Some(running) }
 }
 
 /// Writes configuration, key, tokens and policies below `home`, and gives what was written with every port 0.
@@ -85,13 +116,14 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
     let dev = raw.dev.as_mut().unwrap();
     dev.cosmos.listen = any;
     dev.issuer.listen = any;
-    for (issuer, cosmos) in [(&mut raw.issuers, &mut raw.cosmos)] {
-        issuer[0].url = format!("http://{any}");
-        cosmos.endpoint = format!("http://{any}/");
-    }
-    for (client_id, claims) in
-        [("operator", json!({})), ("tenants", json!({"tenant": ["t1", "t2"]})), ("lines", json!({}))]
-    {
+    raw.issuers[0].url = format!("http://{any}");
+    raw.cosmos.endpoint = format!("http://{any}/");
+    for (client_id, claims) in [
+        ("operator", json!({})),
+        ("tenants", json!({"tenant": ["t1", "t2"]})),
+        ("lines", json!({})),
+        ("nobody", json!({})),
+    ] {
         dev.issuer.clients.push(Client {
             client_id: client_id.into(),
             client_secret: Secret::new("public".into()),
@@ -123,16 +155,18 @@ impl Rig {
         let dev = written.raw.dev.clone().unwrap();
         let stack = Stack::start(&dev).await.unwrap();
         stack.wire(&mut written.raw, &dev);
-        let loaded = config::settle(&written, &[]).unwrap_or_else(|findings| panic!("{findings:?}"));
-        let server = Arc::new(Server::start(loaded.config).await.unwrap());
-        let stop = CancellationToken::new();
-        let running = tokio::spawn({
-            let (server, stop) = (server.clone(), stop.clone());
-            async move { server.run(stop).await }
-        });
-        let rig = Self { stack, server, transport: Transport::new(None).unwrap(), home, stop, running: Some(running) };
+        let server = serve(&written).await;
+        let rig = Self { stack, server, written, transport: Transport::new(None).unwrap(), home };
         rig.ready().await;
         rig
+    }
+
+    /// The same stack with a new gateway, once the old one has drained.
+    pub(crate) async fn restart(mut self) -> Self {
+        self.stop().await;
+        self.server = serve(&self.written).await;
+        self.ready().await;
+        self
     }
 
     /// Waits until the gateway has fetched the issuer's keys; each look is a round trip, so nothing spins.
@@ -171,7 +205,7 @@ impl Rig {
 
     /// A request as an HTTP Task of `client` sends it.
     pub(crate) fn task(&self, client: &str, method: &str, path: &str) -> Call<'_> {
-        self.call(method, path).as_task().token(client)
+        self.call(method, path).of_task().token(client)
     }
 
     /// A request as a Cosmos SDK of `client` sends it.
@@ -239,21 +273,15 @@ impl Rig {
 
     /// Stops the gateway as SIGTERM does, and waits until it has drained.
     pub(crate) async fn stop(&mut self) {
-        self.stop.cancel();
-        if let Some(running) = self.running.take() {
+        self.begin_stop();
+        if let Some(running) = self.server.running.take() {
             tokio::time::timeout(PATIENCE, running).await.expect("the drain ends").unwrap().unwrap();
         }
     }
 
     /// Tells the gateway to stop, and does not wait.
     pub(crate) fn begin_stop(&self) {
-        self.stop.cancel();
-    }
-}
-
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.stop.cancel();
+        self.server.stop.cancel();
     }
 }
 
@@ -268,7 +296,7 @@ pub(crate) struct Call<'a> {
 
 impl Call<'_> {
     /// As HTTP Tasks do it: their `User-Agent`, the `Range` none of them can leave out, and the context headers.
-    pub(crate) fn as_task(self) -> Self {
+    pub(crate) fn of_task(self) -> Self {
         self.header("user-agent", TASK)
             .header("range", "bytes=0-262144")
             .header("x-stepgate-execution", EXECUTION)
