@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use url::Url;
 
@@ -33,6 +33,9 @@ use crate::{
     telemetry::Metrics,
     upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
+
+/// How long a record may take to become durable.
+const RECORD: Duration = Duration::from_secs(10);
 
 /// Bounds on requests.
 #[derive(Clone, Debug)]
@@ -140,15 +143,16 @@ impl Gateway {
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
         let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
-        let subject = self.identity.authenticate(&head.headers).await?;
-        entry.who = Some((&subject).into());
+        let authenticated = self.identity.authenticate(&head.headers).await;
+        entry.who = ledger::who(&authenticated);
+        let subject = authenticated?;
         let context = context::agree(context::claimed(&head.headers)?, subject.context())?;
         entry.context = context.clone();
         let route = match question::route(&head.method, &head.uri, &head.headers)? {
             Route::Account => return account::document(address),
             Route::Container(route) => route,
         };
-        let body = body::read(body, &head.headers, self.limits.request_body, &self.body_memory).await?;
+        let body = body::read(body, self.limits.request_body, &self.body_memory).await?;
         entry.bytes_in = body.bytes.len() as u64;
         let question = route.with_body(&head.headers, body.bytes.clone())?;
         entry.question = ledger::asked(&question);
@@ -212,7 +216,7 @@ impl Gateway {
     ) -> Result<CosmosAnswer, Refusal> {
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
-            self.journal.append(intent).await?;
+            self.record(intent).await?;
         }
         let token = self.broker.exchange(subject, permit, request.id.as_str()).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
@@ -256,6 +260,14 @@ impl Gateway {
         forwarded
     }
 
+    /// Waits until a record is durable. A log that does not answer is a log that cannot be written.
+    async fn record(&self, entry: Entry) -> Result<(), Refusal> {
+        match timeout(RECORD, self.journal.append(entry)).await {
+            Ok(appended) => Ok(appended.map(drop)?),
+            Err(_) => Err(Refusal::new(Condition::AuditUnavailable, "the audit log does not answer")),
+        }
+    }
+
     /// Closes the record and lets the answer go; without a record there is no answer.
     async fn close(
         &self,
@@ -277,8 +289,8 @@ impl Gateway {
         self.metrics.request(ledger::labels(&entry), started.elapsed(), ledger::charge(&entry));
         if entry.who.is_none() {
             self.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
-        } else if let Err(unavailable) = self.journal.append(entry).await {
-            response = answer::refuse(form, &request.id, &unavailable.into());
+        } else if let Err(refusal) = self.record(entry).await {
+            response = answer::refuse(form, &request.id, &refusal);
         }
         response
     }

@@ -31,8 +31,10 @@ use crate::{
 
 /// A token is not handed out in the last minute of its life: the longest request (with its retries) must fit in.
 const MARGIN: Duration = Duration::from_secs(60);
-/// Shortest time from the birth of a token until Cosmos' refusal of it leads to the next.
+/// A token younger than this that came of a refusal and is refused itself is evidence that yet another would not help.
 const REMINT_PAUSE: Duration = Duration::from_secs(5);
+/// How many tokens of a scope may follow one another faster than that: one for a rotated account key, and one to spare.
+const QUICK_REMINTS: u32 = 2;
 /// How long a failure to mint answers for its scope.
 const FAILURE_HOLDS: Duration = Duration::from_secs(2);
 /// Most failures remembered at once.
@@ -123,11 +125,11 @@ impl Broker {
             self.renew_if_due(&token, now, activity);
             return Ok(token);
         }
-        self.mint.mint_unless(&scope, activity, is_usable).await
+        self.mint.mint_unless(&scope, activity, 0, is_usable).await
     }
 
-    /// The token to try once more with, after Cosmos refused `stale`: the one at hand if it is newer, else a new one. A
-    /// token so young that another would not help is [`ExchangeError::Throttled`].
+    /// The token to try once more with, after Cosmos refused `stale`: the one at hand if it is newer, else a new one. When
+    /// the last few did not help either, it is [`ExchangeError::Throttled`] for a moment.
     pub async fn remint(
         &self,
         subject: &VerifiedSubject,
@@ -146,10 +148,11 @@ impl Broker {
         {
             return Ok(token);
         }
-        if age < REMINT_PAUSE {
+        if age < REMINT_PAUSE && stale.quick_remints >= QUICK_REMINTS {
             return Err(ExchangeError::Throttled { retry_after: REMINT_PAUSE - age });
         }
-        self.mint.mint_unless(&scope, activity, is_newer).await
+        let quick_remints = if age < REMINT_PAUSE { stale.quick_remints + 1 } else { 1 };
+        self.mint.mint_unless(&scope, activity, quick_remints, is_newer).await
     }
 
     /// Tokens minted since the start.
@@ -176,7 +179,7 @@ impl Broker {
         let (mint, stale, activity) = (Arc::clone(&self.mint), Arc::clone(token), activity.to_owned());
         let renewal = async move {
             let is_newer = |token: &ResourceToken, _| token.serial > stale.serial;
-            if let Err(error) = mint.mint_unless(&stale.scope, &activity, is_newer).await {
+            if let Err(error) = mint.mint_unless(&stale.scope, &activity, 0, is_newer).await {
                 tracing::warn!(permission = stale.permission_id(), %error, "a resource token could not be renewed");
             }
         };
@@ -214,6 +217,7 @@ impl Mint {
         &self,
         scope: &TokenScope,
         activity: &str,
+        quick_remints: u32,
         will_do: impl Fn(&ResourceToken, Timestamp) -> bool,
     ) -> Result<Arc<ResourceToken>, ExchangeError> {
         let minted = self.tokens.entry_by_ref(scope).and_try_compute_with(async |entry| {
@@ -221,13 +225,18 @@ impl Mint {
             if entry.is_some_and(|entry| will_do(entry.value(), now)) {
                 return Ok(Op::Nop);
             }
-            self.mint(scope, activity).await.map(Op::Put)
+            self.mint(scope, activity, quick_remints).await.map(Op::Put)
         });
         // Only a nop on an empty entry has no value, and an empty entry is always filled.
         Ok(minted.await?.into_entry().ok_or(ExchangeError::Mismatch)?.into_value())
     }
 
-    async fn mint(&self, scope: &TokenScope, activity: &str) -> Result<Arc<ResourceToken>, ExchangeError> {
+    async fn mint(
+        &self,
+        scope: &TokenScope,
+        activity: &str,
+        quick_remints: u32,
+    ) -> Result<Arc<ResourceToken>, ExchangeError> {
         if let Some(failure) = self.failures.get(scope).await
             && self.clock.now().since(failure.at) < FAILURE_HOLDS
         {
@@ -235,7 +244,7 @@ impl Mint {
         }
         let id = scope.id();
         match self.client.mint(scope, &id, activity).await {
-            Ok(minted) => Ok(Arc::new(self.token(scope, id, minted))),
+            Ok(minted) => Ok(Arc::new(self.token(scope, id, minted, quick_remints))),
             Err(error) => {
                 let trouble = MintTrouble { at: self.clock.now(), error: error.clone() };
                 self.trouble.store(Some(Arc::new(trouble.clone())));
@@ -245,7 +254,7 @@ impl Mint {
         }
     }
 
-    fn token(&self, scope: &TokenScope, id: String, minted: Minted) -> ResourceToken {
+    fn token(&self, scope: &TokenScope, id: String, minted: Minted, quick_remints: u32) -> ResourceToken {
         let lifetime = self.client.lifetime;
         ResourceToken {
             authorization: minted.authorization,
@@ -254,6 +263,7 @@ impl Mint {
             minted: minted.asked,
             expires: minted.asked.plus(lifetime),
             serial: self.mints.fetch_add(1, Ordering::Relaxed) + 1,
+            quick_remints,
             next_renewal: AtomicI64::new(minted.asked.plus(lifetime * 4 / 5).as_millis()),
         }
     }

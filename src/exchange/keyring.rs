@@ -14,7 +14,8 @@ use crate::clock::{Clock, Timestamp};
 /// How long a key is used before its source is asked again: a rotation is noticed within this even if the old key is
 /// still accepted.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// Shortest time between two readings, however often Cosmos refuses and however many ask.
+/// How long a reading that did not help (the source failed, or had the refused key still) answers for those after it,
+/// however often Cosmos refuses and however many ask.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// The account key and its source. A key that cannot be read anew stays in use: Cosmos decides whether it is still good.
@@ -33,6 +34,8 @@ struct Held {
     key: Arc<AccountKey>,
     since: Timestamp,
     read: Timestamp,
+    /// When the source was last read for another key and had none.
+    sought: Option<Timestamp>,
 }
 
 /// The last reading of the source that failed.
@@ -71,14 +74,15 @@ impl Keyring {
         let fresh = |held: &Held, now: Timestamp| now.since(held.read) < INTERVAL;
         match self.held.get(&()).await {
             Some(held) if fresh(&held, self.clock.now()) => Ok(held.key),
-            _ => self.read_unless(fresh).await,
+            _ => self.read_unless(false, fresh).await,
         }
     }
 
     /// The key to sign with after Cosmos refused `refused`: the one that stands in the source now. It is the same key again
-    /// when the source has no other, or was read a moment ago.
+    /// when the source has no other, or had none a moment ago.
     pub(super) async fn refresh(&self, refused: &AccountKey) -> Result<Arc<AccountKey>, KeyError> {
-        self.read_unless(|held, now| !held.key.matches(refused) || now.since(held.read) < PAUSE).await
+        let sought_lately = |held: &Held, now: Timestamp| held.sought.is_some_and(|at| now.since(at) < PAUSE);
+        self.read_unless(true, |held, now| !held.key.matches(refused) || sought_lately(held, now)).await
     }
 
     pub(super) async fn status(&self) -> KeyStatus {
@@ -89,14 +93,18 @@ impl Keyring {
         }
     }
 
-    /// Reads the source, unless the key held by then will do.
-    async fn read_unless(&self, will_do: impl Fn(&Held, Timestamp) -> bool) -> Result<Arc<AccountKey>, KeyError> {
+    /// Reads the source, unless the key held by then will do. `seeking`: another key than the held one is wanted.
+    async fn read_unless(
+        &self,
+        seeking: bool,
+        will_do: impl Fn(&Held, Timestamp) -> bool,
+    ) -> Result<Arc<AccountKey>, KeyError> {
         let read = self.held.entry(()).and_try_compute_with(async |entry| {
             let (held, now) = (entry.map(moka::Entry::into_value), self.clock.now());
             if held.as_ref().is_some_and(|held| will_do(held, now)) {
                 return Ok(Op::Nop);
             }
-            self.read(held, now).await.map(Op::Put)
+            self.read(seeking, held, now).await.map(Op::Put)
         });
         let read = read.await?;
         // Only a nop on an empty ring has no value, and an empty ring is always read.
@@ -104,7 +112,7 @@ impl Keyring {
         Ok(held.into_value().key)
     }
 
-    async fn read(&self, held: Option<Held>, now: Timestamp) -> Result<Held, KeyError> {
+    async fn read(&self, seeking: bool, held: Option<Held>, now: Timestamp) -> Result<Held, KeyError> {
         let recent = self.trouble.load().as_deref().filter(|trouble| now.since(trouble.at) < PAUSE).cloned();
         let read = match recent {
             Some(trouble) => Err(trouble.error),
@@ -113,11 +121,11 @@ impl Keyring {
         match (read, held) {
             (Ok(key), Some(held)) if key.matches(&held.key) => {
                 self.trouble.store(None);
-                Ok(Held { read: now, ..held })
+                Ok(Held { read: now, sought: if seeking { Some(now) } else { held.sought }, ..held })
             }
             (Ok(key), _) => {
                 self.trouble.store(None);
-                Ok(Held { key: Arc::new(key), since: now, read: now })
+                Ok(Held { key: Arc::new(key), since: now, read: now, sought: None })
             }
             (Err(_), Some(held)) => Ok(held),
             (Err(error), None) => Err(error),
@@ -152,15 +160,15 @@ mod tests {
         assert!(keyring.current().await.unwrap().matches(&key("b25l")));
 
         fs::write(&path, "dHdv").unwrap();
-        hand.advance(PAUSE);
         assert!(keyring.current().await.unwrap().matches(&key("b25l")), "a key that works is not read again at once");
         assert!(keyring.refresh(&key("b25l")).await.unwrap().matches(&key("dHdv")));
 
+        assert!(keyring.refresh(&key("dHdv")).await.unwrap().matches(&key("dHdv")), "the source has no other");
         fs::write(&path, "dGhyZWU=").unwrap();
-        assert!(keyring.refresh(&key("dHdv")).await.unwrap().matches(&key("dHdv")), "too soon to read again");
+        assert!(keyring.refresh(&key("dHdv")).await.unwrap().matches(&key("dHdv")), "too soon to look again");
         hand.advance(INTERVAL);
         assert!(keyring.current().await.unwrap().matches(&key("dGhyZWU=")));
-        assert_eq!(keyring.status().await.since, Some(Timestamp::from_secs(1_302)));
+        assert_eq!(keyring.status().await.since, Some(Timestamp::from_secs(1_300)));
     }
 
     #[tokio::test]

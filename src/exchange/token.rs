@@ -24,6 +24,8 @@ pub struct ResourceToken {
     pub(super) expires: Timestamp,
     /// The broker's own count: tells which of two tokens is newer, even where a clock stands still.
     pub(super) serial: u64,
+    /// How many refusals in quick succession led to this token; 0 when it came of none.
+    pub(super) quick_remints: u32,
     /// Not before this moment (in milliseconds) does a request start a renewal; whoever moves it on starts one.
     pub(super) next_renewal: AtomicI64,
 }
@@ -83,6 +85,7 @@ impl ResourceToken {
             minted: Timestamp::from_secs(0),
             expires: Timestamp::from_millis(i64::MAX),
             serial: 0,
+            quick_remints: 0,
             next_renewal: AtomicI64::new(i64::MAX),
         }
     }

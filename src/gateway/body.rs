@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, header::CONTENT_LENGTH};
+use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -15,18 +15,13 @@ pub(super) struct Whole {
     _share: OwnedSemaphorePermit,
 }
 
-/// Reads a body of at most `largest` bytes. A body of unknown length takes the share of the largest one.
-pub(super) async fn read(
-    body: axum::body::Body,
-    headers: &HeaderMap,
-    largest: usize,
-    memory: &Arc<Semaphore>,
-) -> Result<Whole, Refusal> {
+/// Reads a body of at most `largest` bytes. A body of unknown length takes the share of the largest one; no body has the
+/// length 0, whether a header says so or not.
+pub(super) async fn read(body: axum::body::Body, largest: usize, memory: &Arc<Semaphore>) -> Result<Whole, Refusal> {
     let too_large = || {
         Refusal::new(Condition::ItemTooLarge, format!("the body is larger than {largest} bytes, the largest accepted"))
     };
-    let length = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
-    let length = length.unwrap_or(largest);
+    let length = body.size_hint().exact().map_or(largest, |length| usize::try_from(length).unwrap_or(usize::MAX));
     if length > largest {
         return Err(too_large());
     }

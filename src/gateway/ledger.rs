@@ -7,8 +7,9 @@ use http::{HeaderMap, Response, header::USER_AGENT};
 
 use crate::{
     access::Action,
-    audit::{self, Entry, UserAgentKind, Verdict},
+    audit::{self, Entry, UserAgentKind, Verdict, Who},
     exchange::ResourceToken,
+    identity::{IdentityError, VerifiedSubject},
     policy::Permit,
     question::Question,
     telemetry::RequestLabels,
@@ -24,6 +25,16 @@ pub(super) fn user_agent(headers: &HeaderMap) -> UserAgentKind {
         UserAgentKind::CosmosSdk
     } else {
         UserAgentKind::Other
+    }
+}
+
+/// Who asks; also who was refused, where the token says it truly.
+pub(super) fn who(authenticated: &Result<VerifiedSubject, IdentityError>) -> Option<Who> {
+    match authenticated {
+        Ok(subject) => Some(subject.into()),
+        Err(error) => {
+            error.subject.as_deref().map(|subject| Who { subject: subject.clone(), client: None, kind: None })
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 //!
 //! [`KeyRing::keep_fresh`] alone fetches, at an interval and on demand, and replaces the set only by a complete one that
 //! parsed; requests read the last set and never touch the network. A request with a `kid` that is not in the set rings
-//! once and waits for the fetch that follows, together with everybody else who rang; between two such fetches lie ten
-//! seconds, so that forged key ids cannot make the gateway hammer the issuer.
+//! once and waits for the fetch that follows, together with everybody else who rang. A fetch that brought nothing new
+//! answers for ten seconds, so that forged key ids cannot make the gateway hammer the issuer.
 
 use std::{sync::Arc, time::Duration};
 
 use aws_lc_rs::rand;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 
 use super::{
     config::{Algorithm, IssuerConfig},
@@ -20,8 +20,7 @@ use crate::{
     transport::Transport,
 };
 
-/// Shortest time between two fetches that unknown `kid`s cause. Scheduled fetches do not count: a key that the issuer
-/// published a moment after one must work on its first token.
+/// How long no unknown `kid` causes a fetch after one of them caused one in vain.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a request waits for a fetch: both documents may take their whole deadline.
@@ -45,7 +44,8 @@ pub(super) struct KeyRing {
     clock: Clock,
     max_staleness: Duration,
     state: watch::Sender<State>,
-    demand: Notify,
+    /// The count of fetches that somebody waits for.
+    demand: watch::Sender<u64>,
 }
 
 /// What is known after the last fetch.
@@ -57,23 +57,21 @@ pub(super) struct State {
     pub(super) fetched: Option<Timestamp>,
     /// When the last fetch, good or not, began.
     pub(super) attempted: Option<Timestamp>,
-    /// When an unknown `kid` last caused a fetch.
-    demanded: Option<Timestamp>,
-    /// Whether a request rang since the last fetch began.
-    rung: bool,
     /// Fetches that ended.
     pub(super) fetches: u64,
     /// Fetches that failed since the last good one.
     pub(super) failures: u32,
     /// Why the last fetch failed; `None` when it did not.
     pub(super) error: Option<Arc<FetchError>>,
+    /// When a fetch that was asked for last ended without a key that was not known before.
+    vain: Option<Timestamp>,
     /// Whether a fetch is under way.
     busy: bool,
 }
 
 impl KeyRing {
     pub(super) fn new(clock: Clock, max_staleness: Duration) -> Self {
-        Self { clock, max_staleness, state: watch::Sender::default(), demand: Notify::new() }
+        Self { clock, max_staleness, state: watch::Sender::default(), demand: watch::Sender::default() }
     }
 
     /// The key for a token, after a fetch if need be.
@@ -110,41 +108,44 @@ impl KeyRing {
         self.state.borrow().clone()
     }
 
-    /// Waits for the fetch under way, or for a new one unless the last one that was asked for is too recent.
+    /// Waits for the fetch under way, or for a new one unless one was made in vain lately.
     async fn refetched(&self) {
         let mut state = self.state.subscribe();
-        let seen = state.borrow().fetches;
-        let now = self.clock.now();
-        let is_coming = self.state.send_if_modified(|state| {
-            state.rung |= !state.busy && !demanded_lately(state, now);
-            state.rung || state.busy
+        let seen = {
+            let state = state.borrow();
+            if !state.busy && self.in_vain_lately(&state) {
+                return;
+            }
+            state.fetches
+        };
+        self.demand.send_if_modified(|wanted| {
+            let rings = *wanted <= seen;
+            *wanted = (*wanted).max(seen + 1);
+            rings
         });
-        if !is_coming {
-            return;
-        }
-        self.demand.notify_one();
         let fetched = state.wait_for(|state| state.fetches > seen);
         // Running out of time leaves the old set in place, which is what the caller then judges by.
         let _ = tokio::time::timeout(LONGEST_WAIT, fetched).await;
     }
 
+    fn in_vain_lately(&self, state: &State) -> bool {
+        state.vain.is_some_and(|at| self.clock.now().since(at) < DEMAND_INTERVAL)
+    }
+
     /// Fetches now, at intervals, and on demand, until dropped.
     pub(super) async fn keep_fresh(&self, transport: &Transport, issuer: &IssuerConfig) {
+        let mut asked_for = false;
         loop {
-            self.fetch(transport, issuer).await;
-            self.rest(issuer).await;
+            self.fetch(transport, issuer, asked_for).await;
+            asked_for = self.rest(issuer).await;
         }
     }
 
-    async fn fetch(&self, transport: &Transport, issuer: &IssuerConfig) {
+    async fn fetch(&self, transport: &Transport, issuer: &IssuerConfig, asked_for: bool) {
         let now = self.clock.now();
         self.state.send_modify(|state| {
             state.busy = true;
             state.attempted = Some(now);
-            // The very first fetch would have come without the bell.
-            if std::mem::take(&mut state.rung) && state.fetches > 0 {
-                state.demanded = Some(now);
-            }
         });
         let document = discovery::fetch_keys(transport, issuer).await;
         let previous = self.state.borrow().keys.clone();
@@ -156,6 +157,12 @@ impl KeyRing {
         self.state.send_modify(|state| {
             state.busy = false;
             state.fetches += 1;
+            let has_new = parsed.as_ref().is_ok_and(|keys| keys.has_new(previous.as_deref()));
+            if has_new {
+                state.vain = None;
+            } else if asked_for {
+                state.vain = Some(now);
+            }
             match parsed {
                 Ok(keys) => {
                     state.keys = Some(Arc::new(keys));
@@ -171,20 +178,14 @@ impl KeyRing {
         });
     }
 
-    /// Until the next fetch is due, or is asked for.
-    async fn rest(&self, issuer: &IssuerConfig) {
-        let pause = tokio::time::sleep(self.pause(issuer.refresh));
-        tokio::pin!(pause);
-        loop {
-            tokio::select! {
-                () = &mut pause => return,
-                () = self.demand.notified() => {
-                    // A bell may be left from a request that the last fetch has served.
-                    if self.state.borrow().rung {
-                        return;
-                    }
-                }
-            }
+    /// Until the next fetch is due, or is asked for: then `true`. Who rang during the last fetch waits for that one, and so
+    /// was served by it.
+    async fn rest(&self, issuer: &IssuerConfig) -> bool {
+        let fetches = self.state.borrow().fetches;
+        let mut demand = self.demand.subscribe();
+        tokio::select! {
+            () = tokio::time::sleep(self.pause(issuer.refresh)) => false,
+            _ = demand.wait_for(|wanted| *wanted > fetches) => true,
         }
     }
 
@@ -202,8 +203,4 @@ impl KeyRing {
         let [random] = random;
         whole - (whole / 10).mul_f64(f64::from(random) / 255.0)
     }
-}
-
-fn demanded_lately(state: &State, now: Timestamp) -> bool {
-    state.demanded.is_some_and(|at| now.since(at) < DEMAND_INTERVAL)
 }

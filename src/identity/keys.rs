@@ -122,6 +122,11 @@ impl KeySet {
         self.0.iter().any(|known| Arc::ptr_eq(known, key))
     }
 
+    /// Whether there is a key here that `previous` did not have.
+    pub(super) fn has_new(&self, previous: Option<&Self>) -> bool {
+        self.0.iter().any(|key| !previous.is_some_and(|previous| previous.holds(key)))
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &Key> {
         self.0.iter().map(Arc::as_ref)
     }

@@ -15,7 +15,13 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::tls::Certificate;
-use crate::{audit::Health, clock::Timestamp, gateway::Gateway, secret::Secret};
+use crate::{
+    audit::{Health, SYNC_BUCKETS},
+    clock::Timestamp,
+    gateway::Gateway,
+    secret::Secret,
+    telemetry::{Counts, SyncTimes},
+};
 
 /// What the admin routes share.
 #[derive(Clone)]
@@ -195,8 +201,14 @@ async fn ready(State(desk): State<Desk>) -> Response {
 
 async fn metrics(State(desk): State<Desk>) -> Response {
     let gateway = &desk.gateway;
-    let fetches = gateway.identity.status().into_iter().map(|issuer| (issuer.name.to_string(), issuer.fetches));
-    gateway.metrics.observe(gateway.broker.mints(), gateway.journal.counters().records, fetches);
+    let (audit, issuers) = (gateway.journal.counters(), gateway.identity.status());
+    let bounds = SYNC_BUCKETS.into_iter().chain([f64::INFINITY]);
+    gateway.metrics.observe(Counts {
+        mints: gateway.broker.mints(),
+        audit_records: audit.records,
+        jwks_fetches: issuers.into_iter().map(|issuer| (issuer.name.to_string(), issuer.fetches)).collect(),
+        audit_sync: SyncTimes { sum: audit.sync_seconds, buckets: bounds.zip(audit.sync_buckets).collect() },
+    });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.render())
         .into_response()
 }
@@ -247,7 +259,9 @@ async fn reload(State(desk): State<Desk>, headers: HeaderMap) -> Response {
     if !desk.is_authorized(&headers) {
         return unauthorized();
     }
-    let applied = desk.reload();
+    let at_work = desk.clone();
+    // Reading policies blocks on files and on git.
+    let applied = tokio::task::spawn_blocking(move || at_work.reload()).await.unwrap_or(false);
     let code = if applied { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     (code, Json(json!({"applied": applied, "revision": desk.gateway.policy.current().revision().as_str()})))
         .into_response()

@@ -1,3 +1,15 @@
-//! The integration tests: one binary, through real sockets.
+//! The integration tests: one binary, through real sockets, on port 0.
+//!
+//! Each test starts a stack of its own (stand-ins, gateway, policies and audit log in a temporary directory), so all of
+//! them can run at once. See `rig` for what a test has at hand.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may panic: that is how it fails"
+)]
 
 mod layering;
+mod rig;
+mod walk;

@@ -327,21 +327,26 @@ async fn a_failure_answers_for_its_scope_for_a_moment() {
 }
 
 #[tokio::test]
-async fn a_refused_token_is_minted_anew_but_not_at_once_again() {
+async fn a_refused_token_is_minted_anew_at_once_but_not_again_and_again() {
     let server = account().await;
     let (broker, hand) = broker(&server);
     let remint = async |stale: &ResourceToken| broker.remint(&verified(), &permit(), stale, "request-2").await;
     let first = exchange(&broker).await.unwrap();
-    let young = remint(&first).await.unwrap_err();
-    assert!(matches!(young, ExchangeError::Throttled { retry_after } if retry_after == REMINT_PAUSE), "{young}");
-
-    hand.advance(REMINT_PAUSE);
     let (one, other) = tokio::join!(remint(&first), remint(&first));
     assert_eq!((one.unwrap().serial, other.unwrap().serial, broker.mints()), (2, 2, 2));
     let second = remint(&first).await.unwrap();
     assert_eq!((second.serial, broker.mints()), (2, 2), "the newer one is at hand");
-    assert!(matches!(remint(&second).await, Err(ExchangeError::Throttled { .. })));
-    assert_eq!(exchange(&broker).await.unwrap().serial, 2);
+
+    hand.advance(REMINT_PAUSE - Duration::from_millis(1));
+    let third = remint(&second).await.unwrap();
+    let fruitless = remint(&third).await.unwrap_err();
+    assert!(
+        matches!(fruitless, ExchangeError::Throttled { retry_after } if retry_after == REMINT_PAUSE),
+        "{fruitless}"
+    );
+    assert_eq!(exchange(&broker).await.unwrap().serial, third.serial);
+    hand.advance(REMINT_PAUSE);
+    assert_eq!(remint(&third).await.unwrap().serial, 4);
 }
 
 #[tokio::test]
