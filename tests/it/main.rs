@@ -11,6 +11,7 @@
 )]
 
 mod answers;
+mod commands;
 mod exchange;
 mod identity;
 mod keys;
