@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout_at},
+    time::{Instant, timeout, timeout_at},
 };
 use url::Url;
 
@@ -34,6 +34,9 @@ use crate::{
     upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
 
+/// How long a record may take to become durable.
+const RECORD: Duration = Duration::from_secs(10);
+
 /// Bounds on requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -47,50 +50,50 @@ pub struct Limits {
     pub deadline: Duration,
 }
 
-/// The rooms a request walks through.
+/// The rooms a request walks through, in walking order.
 #[derive(Debug)]
-pub struct Gateway {
+pub struct Rooms {
     /// Who.
     pub identity: Identity,
     /// May they.
     pub policy: RunningPolicy,
+    /// The ledger.
+    pub journal: Journal,
     /// Which key fits.
     pub broker: Broker,
     /// The errand.
     pub upstream: Upstream,
-    /// The ledger.
-    pub journal: Journal,
-    /// What operators count.
-    pub metrics: Metrics,
     /// What time it is.
     pub clock: Clock,
+}
+
+/// The rooms, and the bounds on what may be in them at once.
+#[derive(Debug)]
+pub struct Gateway {
+    /// The rooms.
+    pub rooms: Rooms,
+    /// What operators count.
+    pub metrics: Metrics,
     limits: Limits,
     public_url: Option<Url>,
     in_flight: Semaphore,
     body_memory: Arc<Semaphore>,
 }
 
+/// What policy permitted, with the proofs that the rooms behind it demand.
+struct Permitted<'a> {
+    request: &'a RequestContext,
+    subject: &'a VerifiedSubject,
+    permit: &'a Permit,
+    question: &'a Question,
+}
+
 impl Gateway {
     /// A gateway of these rooms. `public_url` is what the account document names.
-    #[allow(clippy::too_many_arguments, reason = "the rooms, once each; a builder would only rename them")]
-    pub fn new(
-        identity: Identity,
-        policy: RunningPolicy,
-        broker: Broker,
-        upstream: Upstream,
-        journal: Journal,
-        clock: Clock,
-        limits: Limits,
-        public_url: Option<Url>,
-    ) -> Self {
+    pub fn new(rooms: Rooms, limits: Limits, public_url: Option<Url>) -> Self {
         Self {
-            identity,
-            policy,
-            broker,
-            upstream,
-            journal,
+            rooms,
             metrics: Metrics::default(),
-            clock,
             in_flight: Semaphore::new(limits.concurrency),
             body_memory: Arc::new(Semaphore::new(limits.body_memory)),
             limits,
@@ -111,7 +114,7 @@ impl Gateway {
         let request = RequestContext {
             id: RequestId::new(),
             peer,
-            received: self.clock.now(),
+            received: self.rooms.clock.now(),
             deadline: started + self.limits.deadline,
         };
         let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
@@ -140,8 +143,9 @@ impl Gateway {
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
         let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
-        let subject = self.identity.authenticate(&head.headers).await?;
-        entry.who = Some((&subject).into());
+        let authenticated = self.rooms.identity.authenticate(&head.headers).await;
+        entry.who = ledger::who(&authenticated);
+        let subject = authenticated?;
         let context = context::agree(context::claimed(&head.headers)?, subject.context())?;
         entry.context = context.clone();
         let route = match question::route(&head.method, &head.uri, &head.headers)? {
@@ -153,7 +157,8 @@ impl Gateway {
         let question = route.with_body(&head.headers, body.bytes.clone())?;
         entry.question = ledger::asked(&question);
         let permit = self.decide(&subject, &context, &question, entry)?;
-        self.carry_out(request, form, &subject, &permit, &question, &head.headers, entry).await
+        let permitted = Permitted { request, subject: &subject, permit: &permit, question: &question };
+        self.carry_out(&permitted, form, &head.headers, entry).await
     }
 
     /// Asks policy, and records what it said.
@@ -173,7 +178,7 @@ impl Gateway {
             container: &question.container,
             partition_key: question.partition_key.as_ref(),
         };
-        let policies = self.policy.current();
+        let policies = self.rooms.policy.current();
         let decision = match question.action {
             Action::Operation(Operation::Batch) => {
                 let inside = question.batch.iter().map(|inside| (inside.operation, inside.partition_key.clone()));
@@ -199,26 +204,23 @@ impl Gateway {
     }
 
     /// Carries out what policy permitted: a write's intent first, then the credential, then the errand.
-    #[allow(clippy::too_many_arguments, reason = "the walk's finds, each a proof the next step demands")]
     async fn carry_out(
         &self,
-        request: &RequestContext,
+        permitted: &Permitted<'_>,
         form: Form,
-        subject: &VerifiedSubject,
-        permit: &Permit,
-        question: &Question,
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
+        let Permitted { request, subject, permit, question } = permitted;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
-            self.journal.append(intent).await?;
+            self.record(intent).await?;
         }
-        let token = self.broker.exchange(subject, permit, request.id.as_str()).await?;
+        let token = self.rooms.broker.exchange(subject, permit, request.id.as_str()).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
-        let mut answer = self.run(&errand, subject, permit, &token, entry).await?;
+        let mut answer = self.run(permitted, &errand, &token, entry).await?;
         while form.is_workflow() && errand::ask_for_less(&mut errand, &answer) {
-            answer = self.run(&errand, subject, permit, &token, entry).await?;
+            answer = self.run(permitted, &errand, &token, entry).await?;
         }
         answer::settle(form, question.action, answer)
     }
@@ -226,34 +228,42 @@ impl Gateway {
     /// Runs an errand. When Cosmos refuses the gateway's own credential, one is minted anew and the errand run once more.
     async fn run(
         &self,
+        permitted: &Permitted<'_>,
         errand: &Errand<'_>,
-        subject: &VerifiedSubject,
-        permit: &Permit,
         token: &ResourceToken,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let forwarded = self.forward(errand, subject, permit, token, entry).await;
+        let forwarded = self.forward(permitted, errand, token, entry).await;
         if !forwarded.as_ref().is_ok_and(UpstreamAnswer::refused_credential) {
             return Ok(forwarded?.into());
         }
-        let token = self.broker.remint(subject, permit, token, errand.activity_id).await?;
-        Ok(self.forward(errand, subject, permit, &token, entry).await?.into())
+        let Permitted { subject, permit, .. } = permitted;
+        let token = self.rooms.broker.remint(subject, permit, token, errand.activity_id).await?;
+        Ok(self.forward(permitted, errand, &token, entry).await?.into())
     }
 
+    /// Sends an errand, again where that is safe and the caller's token still holds; records what came of it.
     async fn forward(
         &self,
+        permitted: &Permitted<'_>,
         errand: &Errand<'_>,
-        subject: &VerifiedSubject,
-        permit: &Permit,
         token: &ResourceToken,
         entry: &mut Entry,
     ) -> Result<UpstreamAnswer, UpstreamError> {
         let left = Instant::now();
-        entry.credential = Some(ledger::credential(permit, token));
-        let may_retry = || self.clock.now() < subject.expires();
-        let forwarded = self.upstream.forward(errand, token, may_retry).await;
+        entry.credential = Some(ledger::credential(permitted.permit, token));
+        let may_retry = || self.rooms.clock.now() < permitted.subject.expires();
+        let forwarded = self.rooms.upstream.forward(errand, token, may_retry).await;
         ledger::upstream(entry, &forwarded, left.elapsed());
         forwarded
+    }
+
+    /// Waits until a record is durable. A log that does not answer is a log that cannot be written.
+    async fn record(&self, entry: Entry) -> Result<(), Refusal> {
+        match timeout(RECORD, self.rooms.journal.append(entry)).await {
+            Ok(appended) => Ok(appended.map(drop)?),
+            Err(_) => Err(Refusal::new(Condition::AuditUnavailable, "the audit log does not answer")),
+        }
     }
 
     /// Closes the record and lets the answer go; without a record there is no answer.
@@ -265,20 +275,17 @@ impl Gateway {
         walked: Result<CosmosAnswer, Refusal>,
         started: Instant,
     ) -> Response<Bytes> {
-        let error = walked.as_ref().err().map(|refusal| refusal.condition.as_str());
+        let condition = walked.as_ref().err().map(|refusal| refusal.condition);
         let mut response = match walked {
             Ok(answer) => answer::succeed(form, &request.id, answer),
             Err(refusal) => answer::refuse(form, &request.id, &refusal),
         };
-        if error.is_some() && entry.decision.is_none() {
-            entry.decision = Some(Ruling::reject());
-        }
-        ledger::answered(&mut entry, &response, error, started.elapsed());
+        ledger::answered(&mut entry, &response, condition, started.elapsed());
         self.metrics.request(ledger::labels(&entry), started.elapsed(), ledger::charge(&entry));
         if entry.who.is_none() {
-            self.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
-        } else if let Err(unavailable) = self.journal.append(entry).await {
-            response = answer::refuse(form, &request.id, &unavailable.into());
+            self.rooms.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
+        } else if let Err(refusal) = self.record(entry).await {
+            response = answer::refuse(form, &request.id, &refusal);
         }
         response
     }

@@ -3,11 +3,15 @@
 //! Field and metric names stand here as constants or struct members, once. Labels are bounded: a container is named only
 //! when policy granted something on it, so that no caller can make time series at will.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use prometheus_client::{
-    encoding::{EncodeLabelSet, text::encode},
-    metrics::{counter::Counter, family::Family, histogram::Histogram},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text::encode},
+    metrics::{MetricType, counter::Counter, family::Family, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
@@ -71,7 +75,42 @@ pub struct Metrics {
     jwks_fetches: Family<IssuerLabel, Counter>,
     mints: Counter,
     audit_records: Counter,
-    audit_sync: Histogram,
+    audit_sync: Arc<SyncHistogram>,
+}
+
+/// What the rooms count themselves.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Counts {
+    /// Resource tokens minted.
+    pub mints: u64,
+    /// Audit records written.
+    pub audit_records: u64,
+    /// Key sets asked of each issuer.
+    pub jwks_fetches: Vec<(String, u64)>,
+    /// The times of the audit log's syncs.
+    pub audit_sync: SyncTimes,
+}
+
+/// The times of the audit log's syncs, as the log counts them.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct SyncTimes {
+    /// Seconds in all.
+    pub sum: f64,
+    /// Upper bound of each bucket in seconds, and how many syncs fell into it; the last bound is infinite.
+    pub buckets: Vec<(f64, u64)>,
+}
+
+#[derive(Debug, Default)]
+struct SyncHistogram(Mutex<SyncTimes>);
+
+impl Collector for SyncHistogram {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let times = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let count = times.buckets.iter().map(|(_, count)| count).sum();
+        let help = "Time of one sync of the audit log";
+        let mut metric = encoder.encode_descriptor("audit_sync", help, Some(&Unit::Seconds), MetricType::Histogram)?;
+        metric.encode_histogram::<NoLabelSet>(times.sum, count, &times.buckets, None)
+    }
 }
 
 impl Default for Metrics {
@@ -92,19 +131,14 @@ impl Default for Metrics {
         registry.register("mints", "Resource tokens minted", mints.clone());
         let audit_records = Counter::default();
         registry.register("audit_records", "Audit records written", audit_records.clone());
-        let audit_sync = sync_buckets();
-        let help = "Time of one sync of the audit log";
-        registry.register_with_unit("audit_sync", help, Unit::Seconds, audit_sync.clone());
+        let audit_sync = Arc::<SyncHistogram>::default();
+        registry.register_collector(Box::new(audit_sync.clone()));
         Self { registry, requests, durations, request_units, reloads, jwks_fetches, mints, audit_records, audit_sync }
     }
 }
 
 fn request_buckets() -> Histogram {
     Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0])
-}
-
-fn sync_buckets() -> Histogram {
-    Histogram::new([0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0])
 }
 
 impl Metrics {
@@ -124,18 +158,14 @@ impl Metrics {
         self.reloads.get_or_create(&ReloadLabel { result }).inc();
     }
 
-    /// Counts a sync of the audit log.
-    pub fn audit_sync(&self, took: Duration) {
-        self.audit_sync.observe(took.as_secs_f64());
-    }
-
-    /// Takes over the counts that the rooms keep themselves.
-    pub fn observe(&self, mints: u64, audit_records: u64, jwks_fetches: impl IntoIterator<Item = (String, u64)>) {
-        self.mints.inner().store(mints, Ordering::Relaxed);
-        self.audit_records.inner().store(audit_records, Ordering::Relaxed);
-        for (issuer, count) in jwks_fetches {
+    /// Takes over what the rooms count themselves.
+    pub fn observe(&self, counts: Counts) {
+        self.mints.inner().store(counts.mints, Ordering::Relaxed);
+        self.audit_records.inner().store(counts.audit_records, Ordering::Relaxed);
+        for (issuer, count) in counts.jwks_fetches {
             self.jwks_fetches.get_or_create(&IssuerLabel { issuer }).inner().store(count, Ordering::Relaxed);
         }
+        *self.audit_sync.0.lock().unwrap_or_else(PoisonError::into_inner) = counts.audit_sync;
     }
 
     /// The metrics in the Prometheus text format (OpenMetrics 1.0).
@@ -159,8 +189,12 @@ mod tests {
             RequestLabels { operation: "query", container: "shop/orders".into(), decision: "allow", status: 200 };
         metrics.request(labels, Duration::from_millis(3), Some(2.5));
         metrics.policy_reload(true);
-        metrics.audit_sync(Duration::from_millis(1));
-        metrics.observe(7, 9, [("cognito".to_owned(), 2)]);
+        metrics.observe(Counts {
+            mints: 7,
+            audit_records: 9,
+            jwks_fetches: vec![("cognito".to_owned(), 2)],
+            audit_sync: SyncTimes { sum: 0.5, buckets: vec![(0.1, 1), (f64::INFINITY, 2)] },
+        });
         let text = metrics.render();
         for line in [
             r#"stepgate_requests_total{operation="query",container="shop/orders",decision="allow",status="200"} 1"#,
@@ -170,7 +204,10 @@ mod tests {
             r#"stepgate_jwks_fetches_total{issuer="cognito"} 2"#,
             "stepgate_mints_total 7",
             "stepgate_audit_records_total 9",
-            "stepgate_audit_sync_seconds_count 1",
+            "stepgate_audit_sync_seconds_sum 0.5",
+            "stepgate_audit_sync_seconds_count 3",
+            r#"stepgate_audit_sync_seconds_bucket{le="0.1"} 1"#,
+            r#"stepgate_audit_sync_seconds_bucket{le="+Inf"} 3"#,
         ] {
             assert!(text.contains(line), "{line} is missing in\n{text}");
         }

@@ -4,7 +4,7 @@
 //! roots, or against the given ones. Every exchange has a deadline and a cap on the answer; redirects are not followed,
 //! since a redirect would carry a credential to a host nobody configured.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -116,7 +116,7 @@ impl Transport {
     ) -> Result<Response<Bytes>, TransportError> {
         let whole = async {
             let response = self.client.request(request).await.map_err(|error| {
-                if error.is_connect() {
+                if error.is_connect() || was_never_sent(&error) {
                     TransportError::Connect(chain(&error))
                 } else {
                     TransportError::Broken(chain(&error))
@@ -134,6 +134,11 @@ impl Transport {
         };
         tokio::time::timeout(deadline, whole).await.unwrap_or(Err(TransportError::Deadline(deadline)))
     }
+}
+
+/// Whether a pooled connection turned out closed before the request was written to it.
+fn was_never_sent(error: &hyper_util::client::legacy::Error) -> bool {
+    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_canceled)
 }
 
 /// An error with its causes, on one line.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
 use serde::Deserialize;
 
 use super::{Condition, CosmosAnswer, Form, Refusal, fits_a_state};
@@ -91,9 +92,16 @@ impl From<Unavailable> for Refusal {
 impl From<ExchangeError> for Refusal {
     fn from(error: ExchangeError) -> Self {
         tracing::warn!(%error, "no resource token");
-        let refusal =
-            Self::new(Condition::CredentialUnavailable, "the gateway has no credential for this at the moment");
-        refusal.after(SOON)
+        match error {
+            // Users and permissions live in the database; without it there is nothing to make a token for.
+            ExchangeError::BadAnswer { status: StatusCode::NOT_FOUND } => {
+                Self::new(Condition::NotFound, "the database or the container is not there")
+            }
+            ExchangeError::Throttled { retry_after } => {
+                Self::new(Condition::CredentialUnavailable, "minting a credential must wait").after(retry_after)
+            }
+            _ => Self::new(Condition::CredentialUnavailable, "the gateway has no credential at the moment").after(SOON),
+        }
     }
 }
 
@@ -189,7 +197,7 @@ fn failed_operation(body: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderMap, StatusCode};
+    use http::HeaderMap;
 
     use super::*;
     use crate::access::Operation;

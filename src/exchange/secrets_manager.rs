@@ -5,7 +5,7 @@ use std::time::Duration;
 use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{
     Client,
-    error::{DisplayErrorContext, ProvideErrorMetadata as _, SdkError},
+    error::{ProvideErrorMetadata as _, SdkError},
     operation::get_secret_value::GetSecretValueError,
 };
 use futures_util::FutureExt as _;
@@ -97,10 +97,10 @@ pub enum SecretsManagerError {
 }
 
 impl SecretsManagerError {
-    fn from_sdk<R: std::fmt::Debug>(secret_id: &str, error: &SdkError<GetSecretValueError, R>) -> Self {
+    fn from_sdk<R: std::fmt::Debug + 'static>(secret_id: &str, error: &SdkError<GetSecretValueError, R>) -> Self {
         let secret_id = secret_id.to_owned();
         let Some(refusal) = error.as_service_error() else {
-            return Self::Unreachable { secret_id, reason: DisplayErrorContext(error).to_string() };
+            return Self::Unreachable { secret_id, reason: causes(error) };
         };
         let code = refusal.code().unwrap_or("unknown");
         match code {
@@ -113,6 +113,12 @@ impl SecretsManagerError {
             _ => Self::Refused { secret_id, code: code.to_owned() },
         }
     }
+}
+
+/// The causes of an error, on one line. Not the SDK's own context, which prints the raw response, secret and all.
+fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -161,5 +167,13 @@ mod tests {
             refused("InvalidRequestException").await,
             SecretsManagerError::Refused { secret_id: "s".into(), code }
         );
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_cannot_be_read_does_not_end_up_in_the_message() {
+        let server = Scripted::start(|_| Reply::new(StatusCode::OK).body(r#"{"SecretString": "hunter2", "#)).await;
+        let error = secrets_manager(&server).current("s").await.unwrap_err();
+        assert!(matches!(error, SecretsManagerError::Refused { .. }), "{error}");
+        assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }
 }

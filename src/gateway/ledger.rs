@@ -7,8 +7,10 @@ use http::{HeaderMap, Response, header::USER_AGENT};
 
 use crate::{
     access::Action,
-    audit::{self, Entry, UserAgentKind, Verdict},
+    answer::Condition,
+    audit::{self, Entry, Ruling, UserAgentKind, Verdict, Who},
     exchange::ResourceToken,
+    identity::{IdentityError, VerifiedSubject},
     policy::Permit,
     question::Question,
     telemetry::RequestLabels,
@@ -24,6 +26,16 @@ pub(super) fn user_agent(headers: &HeaderMap) -> UserAgentKind {
         UserAgentKind::CosmosSdk
     } else {
         UserAgentKind::Other
+    }
+}
+
+/// Who asks; also who was refused, where the token says it truly.
+pub(super) fn who(authenticated: &Result<VerifiedSubject, IdentityError>) -> Option<Who> {
+    match authenticated {
+        Ok(subject) => Some(subject.into()),
+        Err(error) => {
+            error.subject.as_deref().map(|subject| Who { subject: subject.clone(), client: None, kind: None })
+        }
     }
 }
 
@@ -79,10 +91,19 @@ pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, Ups
     });
 }
 
-/// What the caller is answered.
-pub(super) fn answered(entry: &mut Entry, response: &Response<Bytes>, error: Option<&'static str>, duration: Duration) {
+/// What the caller is answered. A request that ended before policy was asked was rejected; one that names no operation
+/// counts as denied, since no policy could have granted it.
+pub(super) fn answered(entry: &mut Entry, response: &Response<Bytes>, refused: Option<Condition>, duration: Duration) {
+    if let (None, Some(condition)) = (&entry.decision, refused) {
+        let mut ruling = Ruling::reject();
+        if condition == Condition::UnknownOperation {
+            ruling.verdict = Verdict::Deny;
+        }
+        entry.decision = Some(ruling);
+    }
     entry.bytes_out = response.body().len() as u64;
-    entry.answer = Some(audit::Answer { status: response.status().as_u16(), error: error.map(Into::into), duration });
+    let error = refused.map(|condition| condition.as_str().into());
+    entry.answer = Some(audit::Answer { status: response.status().as_u16(), error, duration });
 }
 
 /// The labels of the request's metrics. A container is named only once policy allowed something on it.

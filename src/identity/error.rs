@@ -4,7 +4,7 @@
 //! anything from a token.
 
 use super::config::{Algorithm, Expect};
-use crate::access::{IssuerName, MalformedContext};
+use crate::access::{IssuerName, MalformedContext, Subject};
 
 /// Where the workflow token was.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -25,6 +25,8 @@ pub struct IdentityError {
     pub carrier: Carrier,
     /// What was wrong.
     pub reason: Reason,
+    /// Whose token it is, where its signature was good: a person who was refused is recorded by name.
+    pub subject: Option<Box<Subject>>,
 }
 
 impl IdentityError {

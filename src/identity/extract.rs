@@ -28,14 +28,14 @@ pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken, IdentityErr
     let authorization = from_authorization(headers)?;
     let workflow = only(headers, WORKFLOW_HEADER, Carrier::WorkflowHeader)?;
     let (carrier, bytes) = match (authorization, workflow) {
-        (None, None) => return Err(IdentityError { carrier: Carrier::None, reason: Reason::NoToken }),
+        (None, None) => return Err(IdentityError { carrier: Carrier::None, reason: Reason::NoToken, subject: None }),
         (Some(_), Some(_)) => {
-            return Err(IdentityError { carrier: Carrier::Authorization, reason: Reason::TwoTokens });
+            return Err(IdentityError { carrier: Carrier::Authorization, reason: Reason::TwoTokens, subject: None });
         }
         (Some(bytes), None) => (Carrier::Authorization, bytes),
         (None, Some(bytes)) => (Carrier::WorkflowHeader, bytes.to_vec()),
     };
-    let refuse = |reason| Err(IdentityError { carrier, reason });
+    let refuse = |reason| Err(IdentityError { carrier, reason, subject: None });
     if bytes.len() > LONGEST_TOKEN {
         return refuse(Reason::TooLong(LONGEST_TOKEN));
     }
@@ -53,7 +53,7 @@ pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken, IdentityErr
 fn only<'a>(headers: &'a HeaderMap, name: &str, carrier: Carrier) -> Result<Option<&'a [u8]>, IdentityError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
-        (_, Some(_)) => Err(IdentityError { carrier, reason: Reason::TwoTokens }),
+        (_, Some(_)) => Err(IdentityError { carrier, reason: Reason::TwoTokens, subject: None }),
         (value, None) => Ok(value.map(|value| value.as_bytes().trim_ascii())),
     }
 }

@@ -224,4 +224,75 @@ mod tests {
         assert!(new.holds(&a) && !new.holds(&b));
         assert_eq!(new.iter().map(Key::first_seen).collect::<Vec<_>>(), [EARLY, LATE]);
     }
+
+    mod signatures {
+        use aws_lc_rs::{
+            rand::SystemRandom,
+            rsa::KeySize,
+            signature::{
+                ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
+                Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256,
+                RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair,
+            },
+        };
+        use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+
+        use super::*;
+
+        const MESSAGE: &str = "header.claims";
+
+        fn encode(bytes: &[u8]) -> String {
+            URL_SAFE_NO_PAD.encode(bytes)
+        }
+
+        fn rsa(pair: &RsaKeyPair, encoding: &'static dyn RsaEncoding) -> (Value, String) {
+            let mut signature = vec![0; pair.public_modulus_len()];
+            pair.sign(encoding, &SystemRandom::new(), MESSAGE.as_bytes(), &mut signature).unwrap();
+            let (n, e) = (pair.public_key().modulus(), pair.public_key().exponent());
+            let (n, e) = (n.big_endian_without_leading_zero(), e.big_endian_without_leading_zero());
+            (json!({"kty": "RSA", "n": encode(n), "e": encode(e)}), encode(&signature))
+        }
+
+        fn ec(algorithm: &'static EcdsaSigningAlgorithm, curve: &str) -> (Value, String) {
+            let pair = EcdsaKeyPair::generate(algorithm).unwrap();
+            let signature = pair.sign(&SystemRandom::new(), MESSAGE.as_bytes()).unwrap();
+            let point = &pair.public_key().as_ref()[1..];
+            let (x, y) = point.split_at(point.len() / 2);
+            (json!({"kty": "EC", "crv": curve, "x": encode(x), "y": encode(y)}), encode(signature.as_ref()))
+        }
+
+        fn ed() -> (Value, String) {
+            let pair = Ed25519KeyPair::generate().unwrap();
+            let signature = pair.sign(MESSAGE.as_bytes());
+            let x = encode(pair.public_key().as_ref());
+            (json!({"kty": "OKP", "crv": "Ed25519", "x": x}), encode(signature.as_ref()))
+        }
+
+        #[test]
+        fn each_algorithm_verifies_its_own_signature_and_no_other() {
+            let pair = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
+            let made = [
+                (Algorithm::RS256, rsa(&pair, &RSA_PKCS1_SHA256)),
+                (Algorithm::RS384, rsa(&pair, &RSA_PKCS1_SHA384)),
+                (Algorithm::RS512, rsa(&pair, &RSA_PKCS1_SHA512)),
+                (Algorithm::PS256, rsa(&pair, &RSA_PSS_SHA256)),
+                (Algorithm::PS384, rsa(&pair, &RSA_PSS_SHA384)),
+                (Algorithm::PS512, rsa(&pair, &RSA_PSS_SHA512)),
+                (Algorithm::ES256, ec(&ECDSA_P256_SHA256_FIXED_SIGNING, "P-256")),
+                (Algorithm::ES384, ec(&ECDSA_P384_SHA384_FIXED_SIGNING, "P-384")),
+                (Algorithm::EdDSA, ed()),
+            ];
+            assert_eq!(made.each_ref().map(|(algorithm, _)| *algorithm), Algorithm::ALL);
+            for (signed, (jwk, signature)) in &made {
+                let keys = set(&json!([jwk]), None, EARLY).unwrap();
+                for algorithm in Algorithm::ALL {
+                    let key = keys.select(None, algorithm);
+                    let verifies = key.is_ok_and(|key| key.verifies(algorithm, MESSAGE, signature));
+                    assert_eq!(verifies, algorithm == *signed, "{signed} as {algorithm}");
+                }
+                let key = keys.select(None, *signed).unwrap();
+                assert!(!key.verifies(*signed, "header.other", signature), "{signed}");
+            }
+        }
+    }
 }

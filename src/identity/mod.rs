@@ -65,6 +65,18 @@ pub enum IdentitySetup {
     SameUrl(IssuerName, IssuerName),
 }
 
+/// Why a token is no workload's, and whose it is where that is known.
+struct Doubt {
+    reason: Reason,
+    subject: Option<Box<Subject>>,
+}
+
+impl From<Reason> for Doubt {
+    fn from(reason: Reason) -> Self {
+        Self { reason, subject: None }
+    }
+}
+
 /// The trusted issuers and their keys.
 #[derive(Debug)]
 pub struct Identity {
@@ -109,16 +121,20 @@ impl Identity {
                 self.verified.insert(fingerprint, entry).await;
                 Ok(subject)
             }
-            Err(reason) => Err(IdentityError { carrier: token.carrier, reason }),
+            Err(Doubt { reason, subject }) => Err(IdentityError { carrier: token.carrier, reason, subject }),
         }
     }
 
-    async fn judge(&self, text: &str) -> Result<Entry, Reason> {
+    async fn judge(&self, text: &str) -> Result<Entry, Doubt> {
         let token = token::parse(text)?;
         let issuer = token.claims.issuer().and_then(|url| self.by_url.get(url)).ok_or(Reason::UnknownIssuer)?;
         let config = issuer.config();
         let (verified, key) = verify::verify(token, issuer, &self.clock).await?;
-        let workload = profile::prove(&verified, config)?;
+        let workload = profile::prove(&verified, config).map_err(|reason| {
+            let id = verified.claims().text(&config.subject_claim);
+            let subject = id.map(|id| Box::new(Subject { issuer: config.name.clone(), id: id.into() }));
+            Doubt { reason, subject }
+        })?;
         let subject = VerifiedSubject {
             subject: Subject { issuer: config.name.clone(), id: workload.id },
             client: workload.client,

@@ -294,3 +294,53 @@ impl TestReport {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::policy::{Config, load};
+
+    const POLICY: &str = "roles: { r: { grants: [{ container: a/b, operations: [query] }, { container: a/c, operations: [query] }] } }\n\
+                          bindings: [{ role: r, workloads: [{ issuer: i }] }]\n\
+                          deny: [{ name: no, container: a/b, operations: [feed], workloads: all }]\n";
+
+    fn run(cases: &str) -> Result<TestReport, Vec<Diagnostic>> {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("p.yaml"), POLICY).unwrap();
+        fs::write(directory.path().join("p.test.yaml"), cases).unwrap();
+        let set = load(&Config { directory: directory.path().to_owned(), issuers: None }).unwrap();
+        run_cases(&set, directory.path())
+    }
+
+    fn case(operation: &str, then: &str) -> String {
+        format!("- {{ name: n, given: {{ issuer: i }}, when: {{ operation: {operation}, container: a/b }}, {then} }}\n")
+    }
+
+    #[test]
+    fn a_case_passes_by_its_answer_and_its_reason() {
+        let cases = [
+            case("query", "then: allow, because: [r]"),
+            case("feed", "then: deny, because: [no]"),
+            case("items/read", "then: deny"),
+            case("query", "then: deny"),
+            case("feed", "then: deny, because: [other]"),
+            case("items/read", "then: deny, because: [no]"),
+        ];
+        let report = run(&format!("cases:\n{}", cases.concat())).unwrap();
+        let passed: Vec<_> = report.cases.iter().map(|case| case.passed).collect();
+        assert_eq!(passed, [true, true, true, false, false, false]);
+        assert_eq!((report.passed, report.failed), (3, 3));
+        assert_eq!(report.cases[4].problem.as_deref(), Some("expected other to decide, and no did"));
+        assert_eq!((report.coverage, report.uncovered.as_slice()), (66.7, ["r (p.yaml:1)".to_owned()].as_slice()));
+    }
+
+    #[test]
+    fn a_case_that_asks_nothing_is_told_with_its_place() {
+        let findings = run(&format!("cases:\n{}", case("items/red", "then: deny"))).unwrap_err();
+        assert_eq!((findings[0].line, findings[0].mend.is_some()), (2, true));
+        assert!(run("cases: [{ name: n }]").is_err());
+        assert!(run(&format!("cases:\n{}", case("query", "then: maybe"))).is_err());
+    }
+}

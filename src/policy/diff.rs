@@ -27,6 +27,11 @@ use crate::{
     diagnostic::Diagnostic,
 };
 
+/// The partition of a change: one that no clause names.
+const ELSEWHERE: &str = "a partition that no clause names";
+/// Before the key of a change: the partitions of a hierarchical key below it.
+const BELOW: &str = "below ";
+
 /// What differs between two policies.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Difference {
@@ -78,7 +83,18 @@ pub fn diff(base: &PolicySet, head: &PolicySet) -> Difference {
             }
         }
     }
+    [&mut difference.gains, &mut difference.losses].into_iter().for_each(drop_what_follows);
     difference
+}
+
+/// Below a partition the same is to be expected as in it, and as elsewhere; only what differs is news.
+fn drop_what_follows(changes: &mut BTreeSet<Change>) {
+    let all = changes.clone();
+    changes.retain(|change| {
+        let Some(above) = change.partition.strip_prefix(BELOW) else { return true };
+        let told = |partition: &str| all.contains(&Change { partition: partition.to_owned(), ..change.clone() });
+        !told(above) && !told(ELSEWHERE)
+    });
 }
 
 /// A request without a key counts as allowed when it runs over the whole container: where a key is filled in, the question with
@@ -118,7 +134,7 @@ fn all_callers(base: &PolicySet, head: &PolicySet) -> Vec<(String, Caller)> {
         contexts.extend(issuers.into_iter().cloned().map(of_issuer));
     }
     for selector in &selectors {
-        all.extend(callers(selector).into_iter().map(|caller| (describe(selector), caller)));
+        all.extend(callers(selector).into_iter().map(|caller| (describe(&caller.chosen), caller)));
         for narrower in denied.iter().copied().chain(&contexts).filter(|deny| deny.may_meet(selector)) {
             all.extend(meeting(selector, narrower));
         }
@@ -128,10 +144,10 @@ fn all_callers(base: &PolicySet, head: &PolicySet) -> Vec<(String, Caller)> {
 
 /// Callers that both selectors describe.
 fn meeting(selector: &Selector, narrower: &Selector) -> Vec<(String, Caller)> {
-    let text = format!("{} that are {}", describe(selector), describe(narrower));
     let mut both = Vec::new();
     for caller in callers(selector) {
         for other in callers(narrower) {
+            let text = format!("{} that are {}", describe(&caller.chosen), describe(&other.chosen));
             for replace in [false, true] {
                 let mut merged = caller.clone().with_claims(other.claims.as_map().clone(), replace);
                 let context = &mut merged.context;
@@ -174,7 +190,7 @@ fn partitions(base: &PolicySet, head: &PolicySet, caller: &Caller) -> Vec<(Strin
             let deeper = [key.components(), &[neutral()]].concat();
             let text = template.to_json().to_string();
             if let Ok(deeper) = PartitionKey::new(deeper) {
-                add(format!("below {text}"), deeper);
+                add(format!("{BELOW}{text}"), deeper);
             }
             add(text, key);
         }
@@ -182,7 +198,7 @@ fn partitions(base: &PolicySet, head: &PolicySet, caller: &Caller) -> Vec<(Strin
     let longest = written.last().map_or(1, |template| template.len());
     for length in 1..=longest {
         if let Ok(key) = PartitionKey::new(vec![neutral(); length]) {
-            add("a partition that no clause names".to_owned(), key);
+            add(ELSEWHERE.to_owned(), key);
         }
     }
     all
@@ -238,5 +254,99 @@ impl Difference {
     /// As `diff --format json` prints it.
     pub fn to_json(&self) -> Value {
         serde_json::json!({ "widens": self.widens(), "gains": self.gains, "losses": self.losses })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::rules::build, *};
+
+    fn policy(grant: &str, workload: &str, deny: &str) -> PolicySet {
+        let text = format!(
+            "roles: {{ r: {{ grants: [{{ container: d/c, {grant} }}] }} }}\n\
+             bindings: [{{ role: r, workloads: [{{ issuer: i, {workload} }}] }}]\ndeny: [{deny}]\n"
+        );
+        build(&[("p.yaml", &text)], None).unwrap()
+    }
+
+    fn lines(changes: &BTreeSet<Change>) -> Vec<String> {
+        changes
+            .iter()
+            .map(|c| format!("{} | {} | {} | {}", c.workload, c.container, c.partition, c.operation))
+            .collect()
+    }
+
+    const READ: &str = "operations: [items/read]";
+    const CLIENT: &str = "claims: { c: w }";
+
+    #[test]
+    fn the_same_policy_in_other_words_is_no_difference() {
+        let a = policy("operations: ['items/*']", CLIENT, "");
+        let written = "operations: [items/create, items/upsert, items/read, items/replace, items/patch, items/delete]";
+        assert_eq!(diff(&a, &policy(written, CLIENT, "")), Difference::default());
+    }
+
+    #[test]
+    fn an_added_operation_is_a_gain_and_the_way_back_a_loss() {
+        let (a, b) = (policy(READ, CLIENT, ""), policy("operations: [items/read, query]", CLIENT, ""));
+        let there = diff(&a, &b);
+        assert!(there.losses.is_empty() && there.widens());
+        assert!(
+            lines(&there.gains).contains(&r#"i c="w" | d/c | the whole container | query"#.to_owned()),
+            "{there:#?}"
+        );
+        let back = diff(&b, &a);
+        assert_eq!((back.gains.len(), &back.losses), (0, &there.gains));
+    }
+
+    #[test]
+    fn every_kind_of_widening_is_seen() {
+        let own = r#"partition_key: ["{claims.t}"], operations: [items/read]"#;
+        let deny = |who: &str| format!("{{ name: d, container: d/c, operations: [items/read], workloads: {who} }}");
+        let narrow_and_wide = [
+            (policy(own, CLIENT, ""), policy(READ, CLIENT, "")),
+            (
+                policy(r#"partition_key: ["{claims.t}", x], operations: [items/read]"#, CLIENT, ""),
+                policy(own, CLIENT, ""),
+            ),
+            (policy(READ, "claims: { c: w1* }", ""), policy(READ, "claims: { c: w* }", "")),
+            (policy(READ, CLIENT, ""), policy(READ, "claims: { c: [w, v] }", "")),
+            (policy(READ, "claims: { c: w, t: x }", ""), policy(READ, CLIENT, "")),
+            (policy(READ, "claims: { c: w }, states: [S]", ""), policy(READ, CLIENT, "")),
+            (policy(READ, "states: [S], assurance: signed", ""), policy(READ, "states: [S]", "")),
+            (policy(READ, CLIENT, &deny("all")), policy(READ, CLIENT, "")),
+            (
+                policy(READ, "claims: { c: w* }", &deny("[{ issuer: i, claims: { c: w9 } }]")),
+                policy(READ, "claims: { c: w* }", ""),
+            ),
+            (policy(READ, CLIENT, &deny("all, states: [P]")), policy(READ, CLIENT, "")),
+            (policy(READ, CLIENT, &deny("all, partition_key: [z]")), policy(READ, CLIENT, "")),
+        ];
+        for (i, (narrow, wide)) in narrow_and_wide.iter().enumerate() {
+            let difference = diff(narrow, wide);
+            assert!(difference.widens() && difference.losses.is_empty(), "{i}: {difference:#?}");
+        }
+    }
+
+    #[test]
+    fn a_git_revision_is_a_side() {
+        let root = tempfile::tempdir().unwrap();
+        let policies = root.path().join("policies");
+        std::fs::create_dir(&policies).unwrap();
+        std::fs::write(
+            policies.join("p.yaml"),
+            "deny: [{ name: d, container: d/c, operations: [query], workloads: all }]\n",
+        )
+        .unwrap();
+        let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
+        for arguments in [&["init", "--quiet"][..], &["add", "."], &["commit", "--quiet", "-m", "one"]] {
+            revision::git(root.path(), &[&identity, arguments].concat()).unwrap();
+        }
+        std::fs::write(policies.join("p.yaml"), "deny: []\n").unwrap();
+        let before = load_side("HEAD", &policies).unwrap();
+        assert_eq!((before.clauses().count(), before.revision().as_str().len()), (1, 40));
+        assert_eq!(load_side(policies.to_str().unwrap(), &policies).unwrap().clauses().count(), 0);
+        assert!(matches!(load_side("no-such", &policies), Err(SideError::Unknown(..))));
+        assert!(matches!(load_side("--help", &policies), Err(SideError::Unknown(..))));
     }
 }

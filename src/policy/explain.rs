@@ -247,3 +247,83 @@ impl fmt::Display for NearMiss {
         write!(f, "{} ({}): {}", self.clause.name, self.clause.place, self.sentence)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Question, rules::build},
+        *,
+    };
+    use crate::diagnostic::Source;
+
+    const POLICY: &str = r#"
+roles:
+  writer: { grants: [{ container: shop/orders, partition_key: ["{claims.tenant}"], operations: [items/read] }] }
+  batch: { grants: [{ container: shop/report, operations: [query] }] }
+bindings:
+  - { role: writer, workloads: [{ issuer: local, claims: { client_id: a } }] }
+  - { role: batch, workloads: [{ issuer: local, claims: { client_id: a }, states: [Report], assurance: signed }] }
+deny:
+  - { name: closed, container: shop/*, operations: [items/delete], workloads: all }
+"#;
+
+    fn explained(given: &str, when: &str) -> Explanation {
+        let set = build(&[("p.yaml", POLICY)], None).unwrap();
+        let text = format!("given: {{ issuer: local, {given} }}\nwhen: {{ {when} }}\n");
+        let question = Question::parse(&Source { file: "r.yaml".into(), text: text.into() }).unwrap();
+        explain(&set, &question.request())
+    }
+
+    #[test]
+    fn the_nearest_miss_says_what_is_missing() {
+        for (given, when, near) in [
+            (
+                "claims: { client_id: a, tenant: t1 }",
+                "operation: items/read, container: shop/orders, partition_key: [t2]",
+                r#"writer (p.yaml:3): granted on shop/orders, but partition key ["t2"] is not the token's tenant ["t1"]"#,
+            ),
+            (
+                "claims: { client_id: a }",
+                "operation: items/read, container: shop/orders, partition_key: [t2]",
+                "writer (p.yaml:3): granted on shop/orders, but its partition key is the token's tenant, which the token does not have",
+            ),
+            (
+                "claims: { client_id: b, tenant: t1 }",
+                "operation: items/read, container: shop/orders",
+                r#"writer (p.yaml:3): granted on shop/orders, but to workloads whose claim client_id is "a", not "b""#,
+            ),
+            (
+                "claims: { client_id: a, tenant: t1 }",
+                "operation: items/patch, container: shop/orders",
+                "writer (p.yaml:3): granted on shop/orders, but it grants items/read, not items/patch",
+            ),
+            (
+                "claims: { client_id: a }, state: Report",
+                "operation: query, container: shop/report",
+                "batch (p.yaml:4): granted on shop/report, but to the state Report, signed, and the state is Report (claimed)",
+            ),
+        ] {
+            let explanation = explained(given, when);
+            assert_eq!(explanation.near_misses.first().map(ToString::to_string).as_deref(), Some(near));
+            assert_eq!(explanation.to_json()["decision"], "deny");
+        }
+    }
+
+    #[test]
+    fn the_caller_is_told_of_nobody_else() {
+        let sentence =
+            explained("claims: { client_id: b }", "operation: items/read, container: shop/orders").decision.sentence();
+        assert_eq!(sentence, "No grant allows items/read on shop/orders to local/b.");
+    }
+
+    #[test]
+    fn a_deny_is_named_and_a_permit_has_its_scope() {
+        let denied = explained("claims: { client_id: a }", "operation: items/delete, container: shop/orders").to_json();
+        assert_eq!((&denied["because"], &denied["near_misses"]), (&json!(["closed"]), &json!([])));
+        let allowed =
+            explained("claims: { client_id: a, tenant: t1 }", "operation: items/read, container: shop/orders")
+                .to_json();
+        assert_eq!((&allowed["decision"], &allowed["because"]), (&json!("allow"), &json!(["writer"])));
+        assert_eq!(allowed["scope"], json!({"container": "shop/orders", "partition_key": ["t1"], "mode": "Read"}));
+    }
+}

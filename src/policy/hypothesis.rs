@@ -2,11 +2,11 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{
     glob::Glob,
-    selector::{ClaimPattern, Selector},
+    selector::{ClaimPattern, ClaimTest, Selector},
 };
 use crate::access::{
     AccessRequest, Action, Assurance, Claims, ContainerName, Execution, ExecutionContext, Fact, PartitionKey, Subject,
@@ -24,8 +24,8 @@ pub(super) struct Caller {
     pub(super) subject: Subject,
     pub(super) claims: Claims,
     pub(super) context: ExecutionContext,
-    /// The claims of the selector as it has them: a pattern for each.
-    pub(super) chosen: Map<String, Value>,
+    /// The selector it was made from, narrowed to the patterns that were chosen.
+    pub(super) chosen: Selector,
 }
 
 impl Caller {
@@ -77,7 +77,11 @@ pub(super) fn callers(selector: &Selector) -> Vec<Caller> {
 }
 
 fn caller(selector: &Selector, claims: &[(Arc<str>, &ClaimPattern)], context: &ExecutionContext) -> Caller {
-    let chosen = claims.iter().map(|(name, pattern)| (name.to_string(), pattern.to_json())).collect();
+    let only = |(name, pattern): &(Arc<str>, &ClaimPattern)| ClaimTest {
+        name: name.clone(),
+        any_of: [(*pattern).clone()].into(),
+    };
+    let chosen = Selector { claims: claims.iter().map(only).collect(), ..selector.clone() };
     let shown = claims.iter().map(|(name, pattern)| (name.to_string(), pattern.example())).collect();
     Caller {
         subject: Subject { issuer: selector.issuer.clone(), id: NEUTRAL.into() },

@@ -232,3 +232,90 @@ impl Walk {
         self.diagnostics.push(about_file(path, message, "check the path and its permissions"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const POLICY: &str = "roles: { r: { grants: [{ container: a/b, operations: [query] }] } }\n\
+                          bindings: [{ role: r, workloads: [{ issuer: i }] }]\n";
+    const EMPTY: &str = "deny: []\n";
+
+    fn load_from(directory: &Path) -> Result<PolicySet, Vec<Diagnostic>> {
+        load(&Config { directory: directory.to_owned(), issuers: None })
+    }
+
+    #[test]
+    fn a_configmap_is_read_once() {
+        let root = tempfile::tempdir().unwrap();
+        let generation = root.path().join("..2026_11_22");
+        fs::create_dir(&generation).unwrap();
+        fs::write(generation.join("p.yaml"), POLICY).unwrap();
+        symlink("..2026_11_22", root.path().join("..data")).unwrap();
+        symlink("..data/p.yaml", root.path().join("p.yaml")).unwrap();
+        let set = load_from(root.path()).unwrap();
+        let places: Vec<_> = set.clauses().map(|clause| clause.place.to_string()).collect();
+        assert_eq!(places, ["p.yaml:1"]);
+    }
+
+    #[test]
+    fn links_are_followed_and_loops_end() {
+        let root = tempfile::tempdir().unwrap();
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::write(elsewhere.path().join("p.yaml"), POLICY).unwrap();
+        symlink(elsewhere.path(), root.path().join("team")).unwrap();
+        symlink(elsewhere.path().join("p.yaml"), root.path().join("again.yaml")).unwrap();
+        symlink(root.path(), root.path().join("loop")).unwrap();
+        let directory = Directory::read(root.path()).unwrap();
+        let names: Vec<_> = directory.policies().map(|text| text.name.as_str()).collect();
+        assert_eq!(names, ["again.yaml"]);
+        assert!(!directory.self_contained);
+    }
+
+    #[test]
+    fn tests_are_told_from_policies_and_other_files_are_left_alone() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir(root.path().join("team")).unwrap();
+        for (name, text) in
+            [("team/p.yaml", POLICY), ("p.test.yaml", "cases: []"), ("README.md", "#"), (".hidden.yaml", "x")]
+        {
+            fs::write(root.path().join(name), text).unwrap();
+        }
+        let directory = Directory::read(root.path()).unwrap();
+        assert_eq!(directory.policies().map(|text| text.name.as_str()).collect::<Vec<_>>(), ["team/p.yaml"]);
+        assert_eq!(directory.tests().map(|text| text.name.as_str()).collect::<Vec<_>>(), ["p.test.yaml"]);
+        let digest = directory.digest();
+        fs::write(root.path().join("p.test.yaml"), "cases: [ ]").unwrap();
+        assert_eq!(Directory::read(root.path()).unwrap().digest(), digest, "a test changes no policy");
+        fs::write(root.path().join("q.yaml"), EMPTY).unwrap();
+        assert_ne!(Directory::read(root.path()).unwrap().digest(), digest);
+    }
+
+    #[test]
+    fn what_would_not_be_obeyed_is_an_error() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(load_from(root.path()).unwrap_err()[0].message.contains("no policy file"));
+        assert!(load_from(&root.path().join("absent")).unwrap_err()[0].message.contains("cannot be read"));
+        fs::write(root.path().join("p.yaml"), POLICY).unwrap();
+        fs::write(root.path().join("stop.yml"), EMPTY).unwrap();
+        symlink("nowhere", root.path().join("gone.yaml")).unwrap();
+        let findings = load_from(root.path()).unwrap_err();
+        assert_eq!(findings.len(), 2, "{findings:#?}");
+        assert!(findings.iter().all(|finding| finding.mend.is_some()));
+    }
+
+    #[test]
+    fn the_findings_of_all_files_come_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        for (name, text) in
+            [("a.yaml", "roels: {}"), ("b.yaml", "roles: {"), ("c.yaml", "bindings: [{ role: x, workloads: [] }]")]
+        {
+            fs::write(root.path().join(name), text).unwrap();
+        }
+        let findings = load_from(root.path()).unwrap_err();
+        let names: Vec<_> = findings.iter().map(|f| f.file.file_name().unwrap().to_str().unwrap()).collect();
+        assert_eq!(names, ["a.yaml", "b.yaml", "c.yaml", "c.yaml"]);
+    }
+}

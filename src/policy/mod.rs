@@ -71,4 +71,6 @@ pub struct KnownIssuer {
 #[cfg(test)]
 mod matrix;
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod rules;

@@ -43,3 +43,39 @@ pub(super) fn git(directory: &Path, arguments: &[&str]) -> Option<Vec<u8>> {
     let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
     output.status.success().then_some(output.stdout)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_revision_says_whether_git_knows_the_files() {
+        let root = tempfile::tempdir().unwrap();
+        let policies = root.path().join("policies");
+        fs::create_dir(&policies).unwrap();
+        fs::write(policies.join("p.yaml"), "deny: []\n").unwrap();
+        let revision = |self_contained| of_directory(&policies, self_contained, "abc").to_string();
+        assert_eq!(revision(true), "sha256:abc");
+        let in_git = |arguments: &[&str]| {
+            let identity = ["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"];
+            git(root.path(), &[&identity, arguments].concat()).unwrap()
+        };
+        in_git(&["init", "--quiet"]);
+        assert_eq!(revision(true), "sha256:abc", "no commit yet");
+        in_git(&["add", "."]);
+        in_git(&["commit", "--quiet", "-m", "one"]);
+        let commit = revision(true);
+        assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{commit}");
+        assert_eq!(revision(false), format!("{commit}-dirty-abc"), "a link leads out");
+        fs::write(root.path().join("elsewhere"), "").unwrap();
+        assert_eq!(revision(true), commit, "a change elsewhere is none of ours");
+        fs::write(root.path().join(".git/info/exclude"), "ignored.yaml\n").unwrap();
+        fs::write(policies.join("ignored.yaml"), "").unwrap();
+        assert_eq!(revision(true), format!("{commit}-dirty-abc"), "an ignored file is read too");
+        fs::remove_file(policies.join("ignored.yaml")).unwrap();
+        fs::write(policies.join("p.yaml"), "deny: [ ]\n").unwrap();
+        assert_eq!(revision(true), format!("{commit}-dirty-abc"));
+    }
+}

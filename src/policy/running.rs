@@ -174,3 +174,84 @@ impl RunningStatus {
         Self { revision: set.revision().to_string(), since: clock.now().rfc3339() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::clock::{ManualClock, Timestamp};
+
+    const GOOD: &str = "roles: { r: { grants: [{ container: a/b, operations: [query] }] } }\n\
+                        bindings: [{ role: r, workloads: [{ issuer: i }] }]\n";
+    const BETTER: &str = "roles: { s: { grants: [{ container: a/b, operations: [query] }] } }\n\
+                          bindings: [{ role: s, workloads: [{ issuer: i }] }]\n";
+    const BAD: &str = "bindings: [{ role: absent, workloads: [{ issuer: i }] }]\n";
+
+    struct Bench {
+        directory: tempfile::TempDir,
+        hand: ManualClock,
+        policy: RunningPolicy,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            fs::write(directory.path().join("p.yaml"), GOOD).unwrap();
+            let hand = ManualClock::new(Timestamp::from_secs(0));
+            let config = Config { directory: directory.path().to_owned(), issuers: None };
+            let policy = RunningPolicy::load(config, Clock::Manual(hand.clone())).unwrap();
+            Self { directory, hand, policy }
+        }
+
+        fn write(&self, text: &str) {
+            self.hand.advance(Duration::from_secs(1));
+            fs::write(self.directory.path().join("p.yaml"), text).unwrap();
+        }
+
+        fn role(&self) -> String {
+            self.policy.current().clauses().next().unwrap().name.to_string()
+        }
+    }
+
+    #[test]
+    fn a_reload_is_whole_or_nothing() {
+        let bench = Bench::new();
+        let first = bench.policy.status();
+        assert_eq!((first.running.since.as_str(), &first.rejected), ("1970-01-01T00:00:00.000Z", &None));
+        assert!(first.running.revision.starts_with("sha256:"));
+
+        bench.write(BAD);
+        assert_eq!(bench.policy.reload().unwrap_err().len(), 1);
+        let status = bench.policy.status();
+        let rejected = status.rejected.as_ref().unwrap();
+        assert_eq!((bench.role().as_str(), &status.running), ("r", &first.running));
+        assert!(rejected.error.contains("there is no role `absent`"), "{}", rejected.error);
+        assert_eq!(rejected.since, "1970-01-01T00:00:01.000Z");
+        assert!(rejected.revision.as_ref().is_some_and(|revision| *revision != first.running.revision));
+
+        bench.write(BETTER);
+        bench.policy.reload().unwrap();
+        let status = bench.policy.status();
+        assert_eq!((bench.role().as_str(), &status.rejected), ("s", &None));
+        assert_eq!(status.running.since, "1970-01-01T00:00:02.000Z");
+
+        fs::remove_file(bench.directory.path().join("p.yaml")).unwrap();
+        bench.policy.reload().unwrap_err();
+        assert_eq!(bench.role(), "s");
+        assert_eq!(bench.policy.status().rejected.as_ref().unwrap().revision, None);
+    }
+
+    #[tokio::test]
+    async fn a_changed_directory_is_reloaded_and_each_change_once() {
+        let bench = Bench::new();
+        let every = Duration::from_millis(5);
+        assert_eq!(bench.policy.changed(), None);
+        bench.write(BAD);
+        bench.policy.next_reload(every).await.unwrap_err();
+        assert_eq!(bench.policy.changed(), None, "a bad policy is not tried again until it changes");
+        bench.write(BETTER);
+        bench.policy.next_reload(every).await.unwrap();
+        assert_eq!(bench.role(), "s");
+    }
+}

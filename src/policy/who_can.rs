@@ -7,7 +7,7 @@ use super::{
     decide::{Reach, denies_hit, is_held, reach},
     hypothesis::{Caller, NEUTRAL, callers},
     model::{Deny, Entitlement, Grant, PolicySet},
-    selector::Match,
+    selector::{Match, Selector},
 };
 use crate::access::{Action, Assurance, ContainerName, KeyComponent, Operation, PartitionKey};
 
@@ -74,9 +74,9 @@ impl Question<'_> {
         let all = callers(&entitlement.holder);
         let able: Vec<_> = all.iter().filter(|caller| self.can(entitlement, caller)).collect();
         if able.len() == all.len() {
-            return vec![self.holder(entitlement, entitlement.holder.claims_json())];
+            return vec![self.holder(grant, &entitlement.holder)];
         }
-        let mut chosen: Vec<_> = able.iter().map(|caller| self.holder(entitlement, caller.chosen.clone())).collect();
+        let mut chosen: Vec<_> = able.iter().map(|caller| self.holder(grant, &caller.chosen)).collect();
         chosen.dedup();
         chosen
     }
@@ -103,11 +103,11 @@ impl Question<'_> {
         template.claims_for(key).map(|(name, component)| (name.to_owned(), component.to_json())).collect()
     }
 
-    fn holder(&self, entitlement: &Entitlement, claims: Map<String, Value>) -> Holder {
-        let Entitlement { grant, holder } = entitlement;
+    fn holder(&self, grant: &Grant, holder: &Selector) -> Holder {
+        let claims = holder.claims_json();
         let texts =
             |globs: &Option<Box<[super::glob::Glob]>>| globs.iter().flatten().map(ToString::to_string).collect();
-        let except = self.set.denies_on(self.container).filter(|deny| self.may_hit(deny, entitlement));
+        let except = self.set.denies_on(self.container).filter(|deny| self.may_hit(deny, grant, holder));
         let mut requires = self.required(grant);
         requires.retain(|name, value| claims.get(name) != Some(value));
         Holder {
@@ -125,14 +125,70 @@ impl Question<'_> {
         }
     }
 
-    fn may_hit(&self, deny: &Deny, entitlement: &Entitlement) -> bool {
-        let partition = match (&deny.partition, self.key, &entitlement.grant.partition) {
+    fn may_hit(&self, deny: &Deny, grant: &Grant, holder: &Selector) -> bool {
+        let partition = match (&deny.partition, self.key, &grant.partition) {
             (None, _, _) | (Some(_), None, None) => true,
             (Some(denied), Some(key), _) => denied.compare(&Default::default(), key) != Match::No,
             (Some(denied), None, Some(granted)) => denied.may_meet(granted),
         };
-        let about =
-            deny.workloads.as_ref().is_none_or(|selectors| selectors.iter().any(|s| s.may_meet(&entitlement.holder)));
+        let about = deny.workloads.as_ref().is_none_or(|selectors| selectors.iter().any(|s| s.may_meet(holder)));
         deny.operations.contains(self.operation) && partition && about
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::rules::build, *};
+
+    const POLICY: &str = r#"
+roles:
+  own: { grants: [{ container: shop/orders, partition_key: ["{claims.tenant}"], operations: [items/read, items/delete] }] }
+  all: { grants: [{ container: shop/*, operations: [items/read, query] }] }
+bindings:
+  - role: own
+    workloads:
+      - { issuer: local, claims: { client_id: [a, b] } }
+      - { issuer: local, claims: { client_id: t, tenant: t9 } }
+  - { role: all, workloads: [{ issuer: local, claims: { client_id: svc-* }, states: [Read] }] }
+deny:
+  - { name: no-b, container: shop/orders, operations: [items/delete], workloads: [{ issuer: local, claims: { client_id: b } }] }
+  - { name: no-svc-x, container: shop/orders, operations: [query], workloads: [{ issuer: local, claims: { client_id: svc-x } }] }
+  - { name: closed, container: shop/orders, partition_key: [t3], operations: [items/read], workloads: all }
+"#;
+
+    fn ask(operation: Operation, key: Option<&str>) -> Vec<String> {
+        let set = build(&[("p.yaml", POLICY)], None).unwrap();
+        let key: Option<PartitionKey> = key.map(|key| key.parse().unwrap());
+        let holders = who_can(&set, operation, &"shop/orders".parse().unwrap(), key.as_ref());
+        let text = |holder: &Holder| {
+            let claims = Value::Object(holder.claims.clone());
+            let requires = Value::Object(holder.requires.clone());
+            format!("{} {claims} {requires} {}", holder.role, holder.except.join(","))
+        };
+        holders.iter().map(text).collect()
+    }
+
+    #[test]
+    fn a_deny_takes_workloads_off_the_list() {
+        assert_eq!(
+            ask(Operation::ItemsDelete, None),
+            [r#"own {"client_id":"a"} {} "#, r#"own {"client_id":"t","tenant":"t9"} {} "#]
+        );
+    }
+
+    #[test]
+    fn a_partition_asks_for_the_claim() {
+        assert_eq!(
+            ask(Operation::ItemsRead, Some(r#"["t1"]"#)),
+            [r#"all {"client_id":"svc-*"} {} "#, r#"own {"client_id":["a","b"]} {"tenant":"t1"} "#]
+        );
+        assert_eq!(ask(Operation::ItemsRead, Some(r#"["t9"]"#)).len(), 3);
+        assert!(ask(Operation::ItemsRead, Some(r#"["t3"]"#)).is_empty());
+    }
+
+    #[test]
+    fn a_deny_of_some_is_an_exception() {
+        assert_eq!(ask(Operation::Query, None), [r#"all {"client_id":"svc-*"} {} no-svc-x"#]);
+        assert!(ask(Operation::Execute, None).is_empty());
     }
 }

@@ -22,13 +22,14 @@ pub use self::{
 use crate::access::{Action, ContainerName, ItemId, MalformedName, MalformedPartitionKey, Operation, PartitionKey};
 
 /// Headers that could change what is done, or how, past the policy: refused, never dropped in silence.
-const FORBIDDEN: [&str; 6] = [
+const FORBIDDEN: [&str; 7] = [
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
     "x-ms-documentdb-pre-trigger-include",
     "x-ms-documentdb-post-trigger-include",
     "x-ms-documentdb-expiry-seconds",
+    "x-ms-indexing-directive",
 ];
 
 /// What a request asks about one container: for policy to decide and for Cosmos to answer.

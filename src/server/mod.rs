@@ -6,8 +6,10 @@
 //! audit log, and the admin listener last, so that a drain can be watched.
 
 mod admin;
+mod health;
 mod listen;
 mod routes;
+mod status;
 mod tls;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
@@ -22,7 +24,7 @@ use crate::{
     config::Config,
     diagnostic::Diagnostic,
     exchange::Broker,
-    gateway::Gateway,
+    gateway::{Gateway, Rooms},
     identity::{Identity, IdentitySetup},
     policy::RunningPolicy,
     transport::{Transport, TransportSetup},
@@ -116,8 +118,8 @@ impl Server {
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
         let journal = Journal::open(config.audit, clock.clone())?;
         let started = clock.now();
-        let gateway =
-            Gateway::new(identity, policy, broker, upstream, journal, clock, config.limits, config.public_url);
+        let rooms = Rooms { identity, policy, journal, broker, upstream, clock };
+        let gateway = Gateway::new(rooms, config.limits, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),
             front,
@@ -155,7 +157,7 @@ impl Server {
                 background.cancel();
             };
             tokio::join!(front, background.run_until_cancelled(self.keep_fresh()));
-            if let Err(error) = self.gateway.journal.close().await {
+            if let Err(error) = self.gateway.rooms.journal.close().await {
                 tracing::error!(%error, "the audit log did not close cleanly");
             }
             admin_stop.cancel();
@@ -170,8 +172,8 @@ impl Server {
     }
 
     /// Reads policies and certificates again; what cannot be used leaves the running one in place.
-    pub fn reload(&self) {
-        self.desk().reload();
+    pub async fn reload(&self) {
+        self.desk().reload().await;
     }
 
     fn desk(&self) -> admin::Desk {
@@ -188,6 +190,6 @@ impl Server {
     /// What runs beside the requests: key sets, policy files, certificates.
     async fn keep_fresh(&self) {
         let desk = self.desk();
-        tokio::join!(self.gateway.identity.keep_fresh(), desk.watch(WATCH));
+        tokio::join!(self.gateway.rooms.identity.keep_fresh(), desk.watch(WATCH));
     }
 }

@@ -45,7 +45,7 @@ async fn protected_resource(
     let Some(resource) = door.gateway.address(&request, connection.encrypted) else {
         return StatusCode::NOT_FOUND.into_response();
     };
-    let issuers: Vec<String> = door.gateway.identity.status().into_iter().map(|issuer| issuer.url).collect();
+    let issuers: Vec<String> = door.gateway.rooms.identity.status().into_iter().map(|issuer| issuer.url).collect();
     let metadata = json!({
         "resource": resource.as_str(),
         "authorization_servers": issuers,

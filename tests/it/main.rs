@@ -15,6 +15,7 @@ mod commands;
 mod exchange;
 mod identity;
 mod keys;
+mod layering;
 mod log;
 mod policies;
 mod rig;

@@ -128,7 +128,7 @@ async fn a_reload_takes_a_good_policy_and_keeps_the_last_good_one() {
 
     let deny = "deny:\n  - { name: stop-fulfilment, container: shop/orders, operations: [\"*\"], workloads: all }\n";
     fs::write(&file, deny).unwrap();
-    rig.server.reload();
+    rig.server.reload().await;
     let answer = read().await.refused(403, "policy.denied");
     let second = revision(answer).await;
     assert_ne!(first, second);
@@ -139,7 +139,7 @@ async fn a_reload_takes_a_good_policy_and_keeps_the_last_good_one() {
         "deny:\n  - { name: stop, container: shop/orders, operations: [items/explode], workloads: all }\n",
     )
     .unwrap();
-    rig.server.reload();
+    rig.server.reload().await;
     let answer = read().await.refused(403, "policy.denied");
     assert_eq!(revision(answer).await, second, "the last good one decides");
     let status = policy(&rig).await;

@@ -88,7 +88,8 @@ pub(crate) fn run(args: Args) -> ExitCode {
                 alone("issuer", &issuer.url(), args.format).await
             }
             Some(Part::Token { client }) => {
-                println!("{}", fetch_token(&dev, &client).await?);
+                let issuer = format!("http://{}", dev.issuer.listen);
+                println!("{}", fetch_token(&Transport::new(None)?, &issuer, &dev, &client).await?);
                 Ok(exit::FINE)
             }
         }
@@ -161,7 +162,7 @@ async fn everything(
                 "curl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/shop/colls/orders/docs/o-1001?partitionKey=t1'\n"
             );
             println!(
-                "# what the policy does not grant\ncurl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/finance/colls/ledger/docs/l-1?partitionKey=a1'\n"
+                "# what the policy does not grant\ncurl -i -H \"authorization: Bearer $TOKEN\" '{gateway}/dbs/finance/colls/ledger/docs/l-1?partitionKey=2026-11'\n"
             );
             println!("# how the gateway is, and a reload\ncurl {admin}/status");
             println!("curl -X POST -H 'authorization: Bearer {}' {admin}/reload\n", admin_token.expose());
@@ -186,8 +187,13 @@ async fn alone(name: &str, url: &str, format: Format) -> Result<ExitCode, Troubl
     Ok(exit::FINE)
 }
 
-/// Asks the running issuer for a token, with the client's secret from the configuration.
-async fn fetch_token(dev: &Dev, client_id: &str) -> Result<String, Trouble> {
+/// Asks an issuer for a token as an EventBridge connection does, with the client's secret from the configuration.
+pub(crate) async fn fetch_token(
+    transport: &Transport,
+    issuer: &str,
+    dev: &Dev,
+    client_id: &str,
+) -> Result<String, Trouble> {
     let Some(client) = dev.issuer.clients.iter().find(|client| client.client_id == client_id) else {
         let known: Vec<&str> = dev.issuer.clients.iter().map(|client| client.client_id.as_str()).collect();
         return Err(Trouble::Failure(format!(
@@ -200,10 +206,10 @@ async fn fetch_token(dev: &Dev, client_id: &str) -> Result<String, Trouble> {
         .append_pair("client_id", client_id)
         .append_pair("client_secret", client.client_secret.expose())
         .finish();
-    let request = http::Request::post(format!("http://{}/token", dev.issuer.listen))
+    let request = http::Request::post(format!("{issuer}/token"))
         .header("content-type", "application/x-www-form-urlencoded")
         .body(http_body_util::Full::from(form))?;
-    let response = Transport::new(None)?.exchange(request, 64 * 1024, std::time::Duration::from_secs(5)).await?;
+    let response = transport.exchange(request, 64 * 1024, std::time::Duration::from_secs(5)).await?;
     let answer: Value = serde_json::from_slice(response.body())?;
     match answer.get("access_token").and_then(Value::as_str) {
         Some(token) => Ok(token.to_owned()),

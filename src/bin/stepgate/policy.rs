@@ -1,6 +1,7 @@
 //! `stepgate policy …`: the policy files from the command line, with no gateway at hand.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -284,14 +285,16 @@ fn diff(arguments: &Diff) -> Result<ExitCode, Failure> {
 fn difference_text(difference: &Difference) -> String {
     let mut lines = Vec::new();
     for (heading, sign, changes) in [("Gains:", '+', &difference.gains), ("Losses:", '-', &difference.losses)] {
-        let mut context = None;
         lines.extend((!changes.is_empty()).then(|| heading.to_owned()));
+        let mut operations: BTreeMap<(&str, &str, &str), String> = BTreeMap::new();
         for Change { workload, container, partition, operation } in changes {
-            if context != Some((workload, container, partition)) {
-                lines.push(format!("  {workload}\n    on {container}, {partition}:"));
-                context = Some((workload, container, partition));
-            }
-            lines.push(format!("      {sign} {operation}"));
+            *operations.entry((workload, container, partition)).or_default() += &format!(" {sign}{operation}");
+        }
+        let mut last = "";
+        for ((workload, container, partition), operations) in operations {
+            lines.extend((workload != last).then(|| format!("  {workload}")));
+            lines.push(format!("    {container}, {partition}:{operations}"));
+            last = workload;
         }
     }
     if lines.is_empty() { "Nobody gains or loses anything.".to_owned() } else { lines.join("\n") }

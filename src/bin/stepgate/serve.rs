@@ -74,7 +74,7 @@ pub(crate) async fn until_stopped(server: &Server) -> io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         loop {
             tokio::select! {
-                _ = hangup.recv() => server.reload(),
+                _ = hangup.recv() => server.reload().await,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }

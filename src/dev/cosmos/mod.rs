@@ -11,7 +11,7 @@
 //! asked) and the same as methods on [`Cosmos`].
 //!
 //! ```text
-//! front: request -> authorization -> keyring | entra -> enforce -> faults -> checks -> emulator
+//! front: request -> authorization -> keyring | entra -> enforce -> faults -> checks -> patch -> emulator
 //!                                                                         \-> permissions -> directory
 //! ```
 

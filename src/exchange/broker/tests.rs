@@ -169,6 +169,20 @@ async fn two_hundred_first_requests_are_one_mint() {
 }
 
 #[tokio::test]
+async fn a_caller_who_leaves_does_not_hold_up_the_next() {
+    let account = Mutex::new(Account::default());
+    let server = Scripted::start(move |request| match request.index {
+        0 => Reply::hang_up().after(Duration::from_secs(60)),
+        _ => account.lock().unwrap().answer(request),
+    });
+    let server = server.await;
+    let (broker, _) = broker(&server);
+    tokio::time::timeout(Duration::from_millis(50), exchange(&broker)).await.unwrap_err();
+    exchange(&broker).await.unwrap();
+    assert_eq!(broker.mints(), 1);
+}
+
+#[tokio::test]
 async fn a_restart_finds_the_permission_with_one_read() {
     let server = account().await;
     exchange(&broker(&server).0).await.unwrap();

@@ -13,7 +13,11 @@ use aws_lc_rs::hmac;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::{
+    client::legacy::{self, Client, connect::HttpConnector},
+    rt::TokioExecutor,
+};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -22,7 +26,6 @@ use super::{Config, Cosmos, WELL_KNOWN_KEY, request::header, serve};
 use crate::{
     clock::{Clock, ManualClock, Timestamp},
     config::dev::Seed,
-    transport::{Transport, TransportError},
 };
 
 /// An answer, read whole.
@@ -79,7 +82,7 @@ struct Stand {
     cosmos: Cosmos,
     clock: ManualClock,
     address: SocketAddr,
-    transport: Transport,
+    client: Client<HttpConnector, Full<Bytes>>,
     _stop: oneshot::Sender<()>,
     _served: JoinHandle<()>,
 }
@@ -119,8 +122,8 @@ impl Stand {
             let _ = stopped.await;
         });
         let served = tokio::spawn(async { serving.await.unwrap() });
-        let transport = Transport::new(None).unwrap();
-        Self { cosmos, clock, address, transport, _stop: stop, _served: served }
+        let client = Client::builder(TokioExecutor::new()).retry_canceled_requests(false).build_http();
+        Self { cosmos, clock, address, client, _stop: stop, _served: served }
     }
 
     fn advance(&self, seconds: u64) {
@@ -142,7 +145,7 @@ impl Stand {
         path: &str,
         headers: &[(&str, &str)],
         body: Value,
-    ) -> Result<Answer, TransportError> {
+    ) -> Result<Answer, legacy::Error> {
         let date = self.date();
         let authorization = match by {
             By::Key => Some(encoded(&signed(WELL_KNOWN_KEY, method, path, &date))),
@@ -161,9 +164,14 @@ impl Stand {
         }
         let body = if body.is_null() { Bytes::new() } else { Bytes::from(body.to_string()) };
         let request = request.body(Full::new(body)).unwrap();
-        let response = self.transport.exchange(request, 4 << 20, Duration::from_secs(10)).await?;
-        let body = serde_json::from_slice(response.body()).unwrap_or_default();
-        Ok(Answer { status: response.status(), headers: response.headers().clone(), body })
+        self.send(request).await
+    }
+
+    async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, legacy::Error> {
+        let (parts, body) = self.client.request(request).await?.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(Answer { status: parts.status, headers: parts.headers, body })
     }
 
     async fn get(&self, path: &str) -> Answer {

@@ -1,0 +1,411 @@
+//! What holds for every policy: checked on small random ones, and against a second evaluator written from the rules alone, over
+//! the documents as JSON, with neither index nor compilation.
+
+use proptest::{
+    prelude::*,
+    sample::{select, subsequence},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Decision, PolicySet, decide, rules::build};
+use crate::access::{
+    AccessRequest, Action, Assurance, Claims, ExecutionContext, Fact, IssuerName, Operation, PartitionKey, Subject,
+};
+
+/// One grant, one binding or one deny each, as JSON.
+#[derive(Clone, Debug)]
+struct Policy {
+    roles: Vec<Vec<Value>>,
+    bindings: Vec<Value>,
+    denies: Vec<Value>,
+}
+
+impl Policy {
+    fn to_set(&self) -> PolicySet {
+        let roles: Map<String, Value> =
+            self.roles.iter().enumerate().map(|(i, grants)| (format!("r{i}"), json!({ "grants": grants }))).collect();
+        let text = json!({ "roles": roles, "bindings": self.bindings, "deny": self.denies }).to_string();
+        build(&[("p.yaml", &text)], None).unwrap_or_else(|findings| panic!("{findings:#?}"))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Ask {
+    issuer: &'static str,
+    claims: Value,
+    state: Option<(&'static str, Assurance)>,
+    operation: Operation,
+    container: &'static str,
+    key: Option<Value>,
+}
+
+/// The part of a decision that must not depend on how a policy is written.
+#[derive(Clone, PartialEq, Debug)]
+enum Outcome {
+    Allow { runs_under: Option<PartitionKey>, scope: Option<PartitionKey> },
+    Deny { prefix_query: bool, denies: usize },
+    Ambiguous(Vec<String>),
+}
+
+fn outcome(set: &PolicySet, ask: &Ask) -> Outcome {
+    let subject = Subject { issuer: IssuerName::new(ask.issuer), id: "w".into() };
+    let context = ExecutionContext {
+        state: ask.state.map(|(state, assurance)| Fact { value: state.parse().unwrap(), assurance }),
+        ..ExecutionContext::default()
+    };
+    let key = ask.key.as_ref().map(|key| PartitionKey::from_json(key).unwrap());
+    let request = AccessRequest {
+        subject: &subject,
+        client: None,
+        claims: &Claims::new(ask.claims.as_object().unwrap().clone()),
+        context: &context,
+        action: Action::Operation(ask.operation),
+        container: &ask.container.parse().unwrap(),
+        partition_key: key.as_ref(),
+    };
+    match decide(set, &request) {
+        Decision::Allow(permit) => {
+            Outcome::Allow { runs_under: permit.partition_key().cloned(), scope: permit.scope().partition_key.clone() }
+        }
+        Decision::Deny(reasons) => Outcome::Deny { prefix_query: reasons.prefix_query, denies: reasons.clauses.len() },
+        Decision::Ambiguous(keys) => {
+            let mut keys: Vec<_> = keys.iter().map(ToString::to_string).collect();
+            keys.sort();
+            Outcome::Ambiguous(keys)
+        }
+    }
+}
+
+fn container_pattern() -> impl Strategy<Value = &'static str> {
+    select(&["d/c", "d/c", "d/e", "d/*", "*/*", "e/c"][..])
+}
+
+fn key_template() -> impl Strategy<Value = Option<Value>> {
+    select(vec![
+        None,
+        Some(json!(["a"])),
+        Some(json!(["{claims.t}"])),
+        Some(json!(["{claims.t}"])),
+        Some(json!(["{claims.t}", "x"])),
+        Some(json!(["a", "{claims.u}"])),
+        Some(json!([1])),
+    ])
+}
+
+fn operation_words() -> impl Strategy<Value = Vec<&'static str>> {
+    let words = vec!["items/read", "items/replace", "items/upsert", "query", "execute", "items/*", "*"];
+    subsequence(words, 1..=3)
+}
+
+fn workload() -> impl Strategy<Value = Value> {
+    let claims = select(vec![
+        None,
+        Some(json!({"c": "w"})),
+        Some(json!({"c": "w*"})),
+        Some(json!({"c": ["v", "w1"]})),
+        Some(json!({"c": "w", "t": "a"})),
+        Some(json!({"u": 1})),
+    ]);
+    let states = select(vec![None, None, Some(json!(["S"])), Some(json!(["S*", "P"]))]);
+    let assurance = select(vec![None, None, Some("claimed"), Some("signed")]);
+    (select(&["i", "i", "j"][..]), claims, states, assurance).prop_map(|(issuer, claims, states, assurance)| {
+        let mut workload = json!({ "issuer": issuer });
+        set_if(&mut workload, "claims", claims);
+        // A level alone is demanded of the execution, which these requests never name; the rules have a test of their own for it.
+        set_if(&mut workload, "assurance", assurance.filter(|_| states.is_some()).map(Value::from));
+        set_if(&mut workload, "states", states);
+        workload
+    })
+}
+
+fn set_if(value: &mut Value, name: &str, member: Option<Value>) {
+    if let Some(member) = member {
+        value[name] = member;
+    }
+}
+
+fn grant() -> impl Strategy<Value = Value> {
+    (container_pattern(), key_template(), operation_words()).prop_map(|(container, key, operations)| {
+        let mut grant = json!({ "container": container, "operations": operations });
+        set_if(&mut grant, "partition_key", key);
+        grant
+    })
+}
+
+fn deny() -> impl Strategy<Value = Value> {
+    let workloads = prop_oneof![Just(json!("all")), prop::collection::vec(workload(), 1..3).prop_map(Value::from)];
+    let states = select(vec![None, None, Some(json!(["S"]))]);
+    (grant(), workloads, states, 0..100).prop_map(|(mut deny, workloads, states, number)| {
+        deny["name"] = json!(format!("d{number}"));
+        deny["workloads"] = workloads;
+        set_if(&mut deny, "states", states);
+        deny
+    })
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    prop::collection::vec(prop::collection::vec(grant(), 1..4), 1..4).prop_flat_map(|roles| {
+        let binding = (0..roles.len(), prop::collection::vec(workload(), 1..3))
+            .prop_map(|(role, workloads)| json!({ "role": format!("r{role}"), "workloads": workloads }));
+        let clauses = (Just(roles), prop::collection::vec(binding, 1..5), prop::collection::vec(deny(), 0..3));
+        clauses.prop_map(|(roles, bindings, denies)| Policy { roles, bindings, denies })
+    })
+}
+
+fn ask() -> impl Strategy<Value = Ask> {
+    let claim = |values: Vec<Value>| select(values);
+    let t =
+        claim(vec![json!("a"), json!("a"), json!("b"), json!(["a", "b"]), json!(1), json!({}), Value::Null, json!([])]);
+    let c = claim(vec![json!("w"), json!("w"), json!("w1"), json!("w:1"), json!(["v", "z"]), Value::Null]);
+    let u = claim(vec![json!(1), json!("x"), json!(["x", "y"]), Value::Null]);
+    let claims = (t, c, u).prop_map(|(t, c, u)| json!({ "t": t, "c": c, "u": u }));
+    let state = select(vec![
+        None,
+        Some(("S", Assurance::Claimed)),
+        Some(("S", Assurance::Signed)),
+        Some(("S1", Assurance::Proven)),
+        Some(("Q", Assurance::Proven)),
+    ]);
+    let key = select(vec![
+        None,
+        None,
+        Some(json!(["a"])),
+        Some(json!(["b"])),
+        Some(json!([1])),
+        Some(json!(["a", "x"])),
+        Some(json!(["a", 1])),
+    ]);
+    let operation = select(Operation::ALL.to_vec());
+    (select(&["i", "i", "i", "j"][..]), claims, state, operation, select(&["d/c", "d/c", "d/e"][..]), key).prop_map(
+        |(issuer, claims, state, operation, container, key)| Ask { issuer, claims, state, operation, container, key },
+    )
+}
+
+/// The second evaluator.
+mod naive {
+    use super::*;
+
+    fn glob(pattern: &str, text: &str) -> bool {
+        let mut rest = pattern.chars();
+        match rest.next() {
+            None => text.is_empty(),
+            Some('*') => {
+                let stop = text.find([':', '/']).unwrap_or(text.len());
+                (0..=stop).any(|i| text.get(i..).is_some_and(|text| glob(rest.as_str(), text)))
+            }
+            Some(c) => text.strip_prefix(c).is_some_and(|text| glob(rest.as_str(), text)),
+        }
+    }
+
+    fn scalars(value: &Value) -> Vec<Value> {
+        let list = value.as_array().cloned().unwrap_or_else(|| vec![value.clone()]);
+        list.into_iter().filter(|value| value.is_string() || value.is_number() || value.is_boolean()).collect()
+    }
+
+    /// `None`: not known.
+    fn selected(workload: &Value, ask: &Ask) -> Option<bool> {
+        if workload["issuer"] != ask.issuer {
+            return Some(false);
+        }
+        let mut answers = vec![in_states(workload, ask)];
+        for (name, wanted) in workload["claims"].as_object().into_iter().flatten() {
+            let found = scalars(&ask.claims[name]);
+            let wanted = scalars(wanted);
+            let meets = |value: &Value| {
+                wanted.iter().any(|wanted| match (wanted.as_str(), value.as_str()) {
+                    (Some(wanted), Some(value)) => glob(wanted, value),
+                    _ => wanted == value,
+                })
+            };
+            answers.push((!found.is_empty()).then(|| found.iter().any(meets)));
+        }
+        all(&answers)
+    }
+
+    fn in_states(clause: &Value, ask: &Ask) -> Option<bool> {
+        let Some(states) = clause["states"].as_array() else { return Some(true) };
+        let level = |word: &str| ["claimed", "signed", "proven"].iter().position(|level| *level == word).unwrap();
+        let demanded = clause["assurance"].as_str().map_or(0, level);
+        let (state, assurance) = ask.state?;
+        if level(assurance.as_str()) < demanded {
+            return None;
+        }
+        Some(states.iter().any(|pattern| glob(pattern.as_str().unwrap(), state)))
+    }
+
+    fn all(answers: &[Option<bool>]) -> Option<bool> {
+        if answers.contains(&Some(false)) {
+            Some(false)
+        } else if answers.contains(&None) {
+            None
+        } else {
+            Some(true)
+        }
+    }
+
+    fn covers(clause: &Value, operation: Operation) -> bool {
+        let word = operation.as_str();
+        let words: Vec<&str> =
+            clause["operations"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
+        words.iter().any(|w| *w == "*" || *w == word || (*w == "items/*" && word.starts_with("items/")))
+    }
+
+    fn denied_operation(clause: &Value, operation: Operation) -> bool {
+        use Operation::{Execute, ItemsCreate, ItemsDelete, ItemsPatch, ItemsReplace, ItemsUpsert};
+        let writes = [ItemsCreate, ItemsUpsert, ItemsReplace, ItemsPatch, ItemsDelete];
+        covers(clause, operation)
+            || (operation == ItemsUpsert && covers(clause, ItemsReplace))
+            || (operation == Execute && writes.iter().any(|write| covers(clause, *write)))
+    }
+
+    fn on(clause: &Value, ask: &Ask) -> bool {
+        let pattern = clause["container"].as_str().unwrap();
+        pattern.split('/').zip(ask.container.split('/')).all(|(pattern, name)| glob(pattern, name))
+    }
+
+    /// The values each component of the clause's key may have; an empty list where the claim is not there.
+    fn components(clause: &Value, ask: &Ask) -> Option<Vec<Vec<Value>>> {
+        let parts = clause["partition_key"].as_array()?;
+        Some(
+            parts
+                .iter()
+                .map(|part| match part.as_str().and_then(|text| text.strip_prefix("{claims.")?.strip_suffix('}')) {
+                    Some(claim) => scalars(&ask.claims[claim]),
+                    None => vec![part.clone()],
+                })
+                .collect(),
+        )
+    }
+
+    fn keys(components: &[Vec<Value>]) -> Vec<Value> {
+        let mut keys = vec![vec![]];
+        for values in components {
+            keys = keys
+                .iter()
+                .flat_map(|key: &Vec<Value>| values.iter().map(|v| [key.clone(), vec![v.clone()]].concat()))
+                .collect();
+        }
+        keys.into_iter().map(Value::from).collect()
+    }
+
+    pub(super) fn outcome(policy: &Policy, ask: &Ask) -> Outcome {
+        let mut granted: Vec<(isize, bool, Option<Vec<Value>>)> = Vec::new();
+        let mut prefix_query = false;
+        for binding in &policy.bindings {
+            let held = binding["workloads"].as_array().unwrap().iter().any(|w| selected(w, ask) == Some(true));
+            let role: usize = binding["role"].as_str().unwrap().trim_start_matches('r').parse().unwrap();
+            for grant in
+                policy.roles[role].iter().filter(|grant| held && on(grant, ask) && covers(grant, ask.operation))
+            {
+                let exact = !grant["container"].as_str().unwrap().contains('*');
+                let Some(components) = components(grant, ask) else {
+                    granted.push((0, !exact, None));
+                    continue;
+                };
+                let depth = components.len();
+                let mut own = keys(&components);
+                if let Some(key) = &ask.key {
+                    let key = key.as_array().unwrap();
+                    own.retain(|own| key.starts_with(own.as_array().unwrap()));
+                    let deeper = key.len() > depth;
+                    if deeper && !own.is_empty() && matches!(ask.operation, Operation::Query | Operation::Feed) {
+                        prefix_query = true;
+                        continue;
+                    }
+                }
+                if !own.is_empty() {
+                    granted.push((-(depth as isize), !exact, Some(own)));
+                }
+            }
+        }
+        let narrowest = granted.iter().map(|(depth, glob, _)| (*depth, *glob)).min();
+        let mut own: Vec<String> = granted
+            .iter()
+            .filter(|(depth, glob, _)| Some((*depth, *glob)) == narrowest)
+            .flat_map(|(_, _, keys)| keys.iter().flatten().map(ToString::to_string))
+            .collect();
+        own.sort();
+        own.dedup();
+        let scope = if own.len() == 1 { Some(own[0].clone()) } else { None };
+        let key = ask.key.clone().or_else(|| scope.as_ref().map(|key| serde_json::from_str(key).unwrap()));
+
+        let denies = policy.denies.iter().filter(|deny| on(deny, ask) && denied_operation(deny, ask.operation));
+        let denies = denies.filter(|deny| {
+            let about = match deny["workloads"].as_array() {
+                None => Some(true),
+                Some(list) if list.iter().any(|w| selected(w, ask) != Some(false)) => None,
+                Some(_) => Some(false),
+            };
+            let elsewhere = match (components(deny, ask), &key) {
+                (Some(components), Some(key)) => components
+                    .iter()
+                    .zip(key.as_array().unwrap())
+                    .any(|(values, component)| !values.is_empty() && !values.contains(component)),
+                _ => false,
+            };
+            about != Some(false) && !elsewhere && in_states(deny, ask) != Some(false)
+        });
+        let denies = denies.count();
+        let parse = |key: String| key.parse::<PartitionKey>().unwrap();
+        if denies > 0 {
+            Outcome::Deny { prefix_query: false, denies }
+        } else if narrowest.is_none() {
+            Outcome::Deny { prefix_query, denies }
+        } else if own.len() > 1 {
+            Outcome::Ambiguous(own)
+        } else {
+            Outcome::Allow { runs_under: key.map(|key| parse(key.to_string())), scope: scope.map(parse) }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn two_evaluators_agree(policy in policy(), asks in prop::collection::vec(ask(), 64)) {
+        let set = policy.to_set();
+        for ask in &asks {
+            prop_assert_eq!(outcome(&set, ask), naive::outcome(&policy, ask), "{:?}", ask);
+        }
+    }
+
+    #[test]
+    fn the_order_of_clauses_never_matters(
+        (policy, shuffled) in policy().prop_flat_map(|policy| {
+            let roles: Vec<_> = policy.roles.iter().map(|grants| Just(grants.clone()).prop_shuffle()).collect();
+            let shuffled = (roles, Just(policy.bindings.clone()).prop_shuffle(), Just(policy.denies.clone()).prop_shuffle());
+            (Just(policy), shuffled.prop_map(|(roles, bindings, denies)| Policy { roles, bindings, denies }))
+        }),
+        asks in prop::collection::vec(ask(), 32),
+    ) {
+        let (set, shuffled) = (policy.to_set(), shuffled.to_set());
+        for ask in &asks {
+            prop_assert_eq!(outcome(&set, ask), outcome(&shuffled, ask), "{:?}", ask);
+        }
+    }
+
+    #[test]
+    fn adding_a_deny_never_opens_anything(policy in policy(), deny in deny(), at in 0..3usize, asks in prop::collection::vec(ask(), 32)) {
+        let mut more = policy.clone();
+        more.denies.insert(at.min(more.denies.len()), deny);
+        let (set, more) = (policy.to_set(), more.to_set());
+        for ask in &asks {
+            let after = outcome(&more, ask);
+            if matches!(after, Outcome::Allow { .. }) {
+                prop_assert_eq!(outcome(&set, ask), after, "{:?}", ask);
+            }
+        }
+    }
+
+    #[test]
+    fn a_deny_beats_every_grant(policy in policy(), at in 0..3usize, ask in ask()) {
+        let deny = json!({
+            "name": "stop", "container": ask.container, "operations": [ask.operation.as_str()], "workloads": "all",
+        });
+        let mut denied = policy.clone();
+        denied.denies.insert(at.min(denied.denies.len()), deny);
+        let refused = matches!(outcome(&denied.to_set(), &ask), Outcome::Deny { denies, .. } if denies > 0);
+        prop_assert!(refused);
+    }
+}

@@ -1,0 +1,117 @@
+//! `/readyz`: each dependency, its state, since when, and the last error.
+
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde_json::{Value, json};
+
+use super::admin::Desk;
+use crate::{audit::Health, clock::Timestamp};
+
+/// How a dependency is. The order is the order of trouble.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Condition {
+    /// It works.
+    Ok,
+    /// The gateway still serves, on what it has.
+    Degraded,
+    /// Without it the gateway must not be sent traffic.
+    Down,
+}
+
+impl Condition {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// One dependency of `/readyz`.
+struct Dependency {
+    name: String,
+    condition: Condition,
+    since: Option<String>,
+    error: Option<String>,
+}
+
+impl Dependency {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "state": self.condition.as_str(),
+            "since": self.since,
+            "error": self.error,
+        })
+    }
+}
+
+impl Desk {
+    async fn dependencies(&self) -> Vec<Dependency> {
+        let mut all = vec![self.audit(), self.policy(), self.credential().await];
+        all.extend(self.issuers());
+        all
+    }
+
+    fn audit(&self) -> Dependency {
+        let (condition, since, error) = match self.gateway.rooms.journal.status().health {
+            Health::Ok => (Condition::Ok, None, None),
+            Health::Failed { since, error } => (Condition::Down, Some(since.rfc3339()), Some(error.to_string())),
+        };
+        Dependency { name: "audit".into(), condition, since, error }
+    }
+
+    fn policy(&self) -> Dependency {
+        let status = self.gateway.rooms.policy.status();
+        let (condition, since, error) = match &status.rejected {
+            None => (Condition::Ok, &status.running.since, None),
+            Some(rejected) => (Condition::Degraded, &rejected.since, Some(rejected.error.clone())),
+        };
+        Dependency { name: "policy".into(), condition, since: Some(since.clone()), error }
+    }
+
+    /// Tokens that are at hand keep working while none can be minted.
+    async fn credential(&self) -> Dependency {
+        let trouble = self.gateway.rooms.broker.status().await.last_error;
+        Dependency {
+            name: "credential".into(),
+            condition: if trouble.is_some() { Condition::Degraded } else { Condition::Ok },
+            since: trouble.as_ref().map(|trouble| trouble.at.rfc3339()),
+            error: trouble.map(|trouble| trouble.error.to_string()),
+        }
+    }
+
+    /// One issuer without keys concerns its own workflows only; when none has keys, nobody can pass.
+    fn issuers(&self) -> impl Iterator<Item = Dependency> {
+        let issuers = self.gateway.rooms.identity.status();
+        let none_is_usable = issuers.iter().all(|issuer| !issuer.usable);
+        issuers.into_iter().map(move |issuer| Dependency {
+            name: format!("issuer {}", issuer.name),
+            condition: match (issuer.usable, &issuer.error) {
+                (true, None) => Condition::Ok,
+                (false, _) if none_is_usable => Condition::Down,
+                _ => Condition::Degraded,
+            },
+            since: issuer.fetched.map(Timestamp::rfc3339),
+            error: issuer.error.map(|error| error.to_string()),
+        })
+    }
+}
+
+/// 200 when ready or degraded, 503 when it must not be sent traffic.
+pub(super) async fn ready(State(desk): State<Desk>) -> Response {
+    let dependencies = desk.dependencies().await;
+    let worst = dependencies.iter().map(|dependency| dependency.condition).max().unwrap_or(Condition::Ok);
+    let (code, status) = match worst {
+        Condition::Ok => (StatusCode::OK, "ready"),
+        Condition::Degraded => (StatusCode::OK, "degraded"),
+        Condition::Down => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
+    };
+    let dependencies: Vec<Value> = dependencies.iter().map(Dependency::to_json).collect();
+    (code, Json(json!({"status": status, "dependencies": dependencies}))).into_response()
+}

@@ -1,0 +1,51 @@
+//! `/status`: what is running, in full.
+
+use serde_json::{Value, json};
+
+use super::admin::Desk;
+use crate::{clock::Timestamp, exchange::BrokerStatus, identity::IssuerStatus};
+
+impl Desk {
+    /// Version, configuration, policies, issuers and credential.
+    pub(super) async fn status(&self) -> Value {
+        let rooms = &self.gateway.rooms;
+        let (policy, now) = (rooms.policy.status(), rooms.clock.now());
+        let issuers: Vec<Value> = rooms.identity.status().iter().map(|status| issuer(status, now)).collect();
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "started": self.started.rfc3339(),
+            "config_digest": self.config_digest,
+            "policy": *policy,
+            "issuers": issuers,
+            "credential": credential(&rooms.broker.status().await),
+        })
+    }
+}
+
+fn issuer(status: &IssuerStatus, now: Timestamp) -> Value {
+    let age = |key: &crate::identity::KeyStatus| now.since(key.first_seen).as_secs();
+    let keys: Vec<Value> = status.keys.iter().map(|key| json!({"kid": key.id, "age_seconds": age(key)})).collect();
+    json!({
+        "name": status.name,
+        "kind": status.kind,
+        "url": status.url,
+        "usable": status.usable,
+        "keys": keys,
+        "fetched": status.fetched.map(Timestamp::rfc3339),
+        "error": status.error.as_ref().map(ToString::to_string),
+    })
+}
+
+fn credential(broker: &BrokerStatus) -> Value {
+    json!({
+        "kind": "resource_token",
+        "enforced_by": "cosmos",
+        "account_key": {
+            "source": broker.key.source,
+            "since": broker.key.since.map(Timestamp::rfc3339),
+            "error": broker.key.last_error.as_ref().map(|trouble| trouble.error.to_string()),
+        },
+        "cached_tokens": broker.cached_tokens,
+        "mints": broker.mints,
+    })
+}
