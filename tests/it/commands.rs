@@ -98,6 +98,7 @@ fn wrong_usage_is_2_and_help_shows_an_example() {
         "dev cosmos",
         "dev issuer",
         "dev token",
+        "demo",
         "check",
         "policy test",
         "policy explain",
