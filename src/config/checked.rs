@@ -15,6 +15,7 @@ use super::{
     raw::{self, Raw},
 };
 use crate::{
+    access::IssuerName,
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
@@ -70,10 +71,23 @@ pub struct Config {
 
 /// Checks a configuration as written. `environment` is asked for the variables it names.
 pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Option<Config>, Vec<Diagnostic>) {
-    let base = written.source.file.parent().map(Path::to_owned).unwrap_or_default();
-    let mut check = Check { source: &written.source, places: &written.places, base, environment, findings: Vec::new() };
-    let config = check.config(&written.raw);
+    let (source, places) = (&written.source, &written.places);
+    let mut check = Check { source, places, base: base(written), environment, findings: Vec::new() };
+    let config = check.config(&written.raw, policies(written));
     (config, check.findings)
+}
+
+/// The policies' part, which stands on its own: they are checked together with a configuration that has errors.
+pub(super) fn policies(written: &Written) -> policy::Config {
+    let issuers = written.raw.issuers.iter();
+    let known = issuers
+        .map(|issuer| policy::KnownIssuer { name: IssuerName::new(issuer.name.as_str()), shared: issuer.shared });
+    policy::Config { directory: base(written).join(&written.raw.policies.directory), issuers: Some(known.collect()) }
+}
+
+/// What relative paths are taken from.
+fn base(written: &Written) -> PathBuf {
+    written.source.file.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// A check under way: what it reads from, and what it has found.
@@ -86,7 +100,7 @@ pub(super) struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn config(&mut self, raw: &Raw) -> Option<Config> {
+    fn config(&mut self, raw: &Raw, policy: policy::Config) -> Option<Config> {
         self.exposure(raw);
         let issuers = self.issuers(&raw.issuers);
         let endpoint = self.endpoint("cosmos/endpoint", &raw.cosmos.endpoint);
@@ -95,12 +109,10 @@ impl Check<'_> {
         let exchange = self.credential(&raw.cosmos.credential, endpoint.clone());
         let limits = self.limits(&raw.limits);
         let audit = self.audit(&raw.audit);
-        let directory = self.directory("policies/directory", &raw.policies.directory);
+        self.directory("policies/directory", &policy.directory);
         if self.findings.iter().any(|finding| finding.severity == Severity::Error) {
             return None;
         }
-        let known =
-            issuers.iter().map(|issuer| policy::KnownIssuer { name: issuer.name.clone(), shared: issuer.shared });
         Some(Config {
             digest: hex(digest(&SHA256, self.source.text.as_bytes()).as_ref()),
             listen: raw.listen,
@@ -109,7 +121,7 @@ impl Check<'_> {
             admin_tls: raw.admin_tls.as_ref().map(|tls| self.tls(tls)),
             admin_token,
             public_url,
-            policy: policy::Config { directory, issuers: Some(known.collect()) },
+            policy,
             issuers,
             ca_file: raw.cosmos.ca_file.as_ref().map(|file| self.base.join(file)),
             exchange: exchange?,
@@ -284,8 +296,7 @@ impl Check<'_> {
         config
     }
 
-    fn directory(&mut self, path: &str, directory: &Path) -> PathBuf {
-        let directory = self.base.join(directory);
+    fn directory(&mut self, path: &str, directory: &Path) {
         if !directory.is_dir() {
             self.refuse(
                 path,
@@ -293,7 +304,6 @@ impl Check<'_> {
                 "name the directory that holds the files",
             );
         }
-        directory
     }
 
     fn tls(&self, tls: &raw::Tls) -> TlsFiles {

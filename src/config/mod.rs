@@ -43,19 +43,23 @@ pub fn settle(written: &Written, environment: &[(String, String)]) -> Result<Loa
     }
 }
 
-/// Everything that is wrong, or merely odd, in a configuration file and the policies it names.
+/// Everything that is wrong, or merely odd, in a configuration file and the policies it names; errors first.
 pub fn check(file: &Path, environment: &[(String, String)]) -> Vec<Diagnostic> {
-    match load(file, environment) {
-        Ok(Loaded { config, mut warnings }) => {
-            warnings.extend(match policy::load(&config.policy) {
-                Ok(policies) => policies.warnings().to_vec(),
-                Err(findings) => findings,
-            });
-            warnings.sort_by_key(|finding| finding.severity == Severity::Warning);
-            warnings
-        }
-        Err(findings) => findings,
+    let written = match read(file, environment) {
+        Ok(written) => written,
+        Err(findings) => return findings,
+    };
+    let (_, mut findings) = checked::check(&written, environment);
+    let policies = checked::policies(&written);
+    // A directory that is not there has been found already.
+    if policies.directory.is_dir() {
+        findings.extend(match policy::load(&policies) {
+            Ok(policies) => policies.warnings().to_vec(),
+            Err(findings) => findings,
+        });
     }
+    findings.sort_by_key(|finding| finding.severity == Severity::Warning);
+    findings
 }
 
 /// The JSON Schema of the configuration file, as committed in `config/stepgate.schema.json`.

@@ -10,11 +10,14 @@
     reason = "a test may panic: that is how it fails"
 )]
 
+mod admin;
 mod answers;
+mod commands;
 mod exchange;
 mod identity;
 mod keys;
 mod layering;
+mod limits;
 mod log;
 mod policies;
 mod rig;

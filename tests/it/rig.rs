@@ -149,6 +149,13 @@ impl Rig {
 
     /// A stack whose configuration was changed first.
     pub(crate) async fn with(change: impl FnOnce(&mut Raw)) -> Self {
+        let rig = Self::unready(change).await;
+        rig.ready().await;
+        rig
+    }
+
+    /// The same, not waited for.
+    pub(crate) async fn unready(change: impl FnOnce(&mut Raw)) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut written = unpack(home.path());
         change(&mut written.raw);
@@ -156,9 +163,7 @@ impl Rig {
         let stack = Stack::start(&dev).await.unwrap();
         stack.wire(&mut written.raw, &dev);
         let server = serve(&written).await;
-        let rig = Self { stack, server, written, transport: Transport::new(None).unwrap(), home };
-        rig.ready().await;
-        rig
+        Self { stack, server, written, transport: Transport::new(None).unwrap(), home }
     }
 
     /// The same stack with a new gateway, once the old one has drained.

@@ -12,7 +12,7 @@ use stepgate::{
     },
     diagnostic::{Diagnostic, Place, Severity},
     secret::Secret,
-    server::Server,
+    server::{Server, StartError},
     transport::Transport,
 };
 
@@ -130,7 +130,10 @@ async fn everything(
     let made = Secret::new(uuid::Uuid::new_v4().simple().to_string());
     let admin_token = loaded.config.admin_token.get_or_insert(made).clone();
     let audit = loaded.config.audit.directory.clone();
-    let server = Server::start(loaded.config).await?;
+    let server = Server::start(loaded.config).await.map_err(|error| match error {
+        StartError::Policies(findings) => Trouble::Findings(findings),
+        error => error.into(),
+    })?;
     let workload = dev.issuer.clients.iter().find(|client| client.kind == config::dev::Kind::Workload);
     let token = workload.and_then(|client| stack.issuer.handle.token(&client.client_id)).unwrap_or_default();
     let addresses = [

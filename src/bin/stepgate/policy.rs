@@ -204,7 +204,7 @@ fn test(arguments: &Test) -> Result<ExitCode, Failure> {
 fn test_text(report: &TestReport, missed: Option<u8>) -> String {
     let mut lines = Vec::new();
     for case in &report.cases {
-        let mark = if case.passed { "ok    " } else { "exit::FAILED" };
+        let mark = if case.passed { "ok    " } else { "FAILED" };
         lines.push(format!("{mark}  {} ({})", case.name, case.place));
         if let Some(problem) = &case.problem {
             lines.push(format!("        {problem}"));

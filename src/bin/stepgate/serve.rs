@@ -3,7 +3,11 @@
 use std::{io, path::PathBuf, process::ExitCode};
 
 use serde_json::json;
-use stepgate::{config, server::Server, telemetry};
+use stepgate::{
+    config,
+    server::{Server, StartError},
+    telemetry,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -36,6 +40,7 @@ pub(crate) fn run(args: &Args) -> ExitCode {
     block_on(async {
         let server = match Server::start(config).await {
             Ok(server) => server,
+            Err(StartError::Policies(findings)) => return exit::problems(&findings),
             Err(error) => return exit::failed(error),
         };
         match args.format {
