@@ -38,7 +38,6 @@ async fn metrics_have_their_promised_names() {
         r#"stepgate_request_units_total{operation="items/read"} "#,
         "stepgate_mints_total 1",
         r#"stepgate_jwks_fetches_total{issuer="local"} 1"#,
-        "# TYPE stepgate_policy_reloads counter",
         "stepgate_audit_records_total ",
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
@@ -80,7 +79,11 @@ async fn what_changes_something_needs_the_token() {
     assert!(metrics.contains(r#"stepgate_policy_reloads_total{result="applied"} 1"#), "{metrics}");
 
     let off = Rig::with(|raw| raw.admin_token = None).await;
-    assert_eq!(off.admin("POST", "/reload", Some(ADMIN_TOKEN)).await.0, 401, "without a token in the configuration it is off");
+    assert_eq!(
+        off.admin("POST", "/reload", Some(ADMIN_TOKEN)).await.0,
+        401,
+        "without a token in the configuration it is off"
+    );
 }
 
 #[tokio::test]
