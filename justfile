@@ -24,7 +24,7 @@ lint:
 test FILTER="":
     cargo test --locked {{ FILTER }}
 
-# Try the gateway with other people's programs; NAMES picks some: sdk_python, sdk_js, second_issuer, workflow, sigkill.
+# Try the gateway with other people's programs; NAMES picks some, such as `sigkill`.
 peers *NAMES:
     tests/peers/run {{ NAMES }}
 

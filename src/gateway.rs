@@ -1,6 +1,6 @@
 //! The corridor: the only function that knows all rooms, and every branch a request can take.
 //!
-//! [`Gateway::answer`] takes a request and always gives an answer; [`Gateway::walk`] is the way between. The audit entry
+//! [`Gateway::answer`] takes a request and always gives an answer; `Gateway::walk` is the way between. The audit entry
 //! grows along the walk and is closed in one place, so no branch can forget it: a write's intent is durable before it
 //! leaves for Cosmos, an outcome before the answer leaves for the caller.
 

@@ -1,7 +1,6 @@
 //! From [`Raw`] to what it means: every check at once, each finding with its place and a mend.
 
 use std::{
-    collections::HashSet,
     fs,
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
@@ -16,12 +15,12 @@ use super::{
     raw::{self, Raw},
 };
 use crate::{
-    access::{IssuerName, WorkloadKind},
+    access::IssuerName,
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
     gateway,
-    identity::{Algorithm, ContextClaim, ContextMapping, Expect, IssuerConfig},
+    identity::IssuerConfig,
     policy,
     secret::Secret,
     server::TlsFiles,
@@ -92,7 +91,8 @@ fn base(written: &Written) -> PathBuf {
     written.source.file.parent().map(Path::to_owned).unwrap_or_default()
 }
 
-struct Check<'a> {
+/// A check under way: what it reads from, and what it has found.
+pub(super) struct Check<'a> {
     source: &'a Source,
     places: &'a Places,
     base: PathBuf,
@@ -137,7 +137,7 @@ impl Check<'_> {
         })
     }
 
-    fn refuse(&mut self, path: &str, message: impl Into<String>, mend: &str) {
+    pub(super) fn refuse(&mut self, path: &str, message: impl Into<String>, mend: &str) {
         let place = self.places.of(path);
         self.findings.push(self.source.at(Severity::Error, place, message, Some(mend.to_owned())));
     }
@@ -166,77 +166,8 @@ impl Check<'_> {
         }
     }
 
-    fn issuers(&mut self, issuers: &[raw::Issuer]) -> Vec<IssuerConfig> {
-        if issuers.is_empty() {
-            self.refuse("issuers", "no issuer is trusted, so no request could pass", "name at least one issuer");
-        }
-        let (mut names, mut urls) = (HashSet::new(), HashSet::new());
-        let mut checked = Vec::new();
-        for (index, issuer) in issuers.iter().enumerate() {
-            let at = |key: &str| format!("issuers/{index}/{key}");
-            if issuer.name.is_empty() || !names.insert(&issuer.name) {
-                self.refuse(
-                    &at("name"),
-                    format!("the name `{}` is empty or taken", issuer.name),
-                    "give each issuer a name of its own",
-                );
-            }
-            if !urls.insert(&issuer.url) {
-                let mend = "make the two issuers one, with both lists of audiences and clients";
-                self.refuse(&at("url"), format!("another issuer has the url {} too", issuer.url), mend);
-            }
-            self.endpoint(&at("url"), &issuer.url);
-            self.proof(index, issuer);
-            let algorithms = self.algorithms(index, issuer);
-            checked.push(issuer_config(issuer, algorithms));
-        }
-        checked
-    }
-
-    /// Nothing is a workload's token by default: the profile or the rules must be able to prove it.
-    fn proof(&mut self, index: usize, issuer: &raw::Issuer) {
-        let at = |key: &str| format!("issuers/{index}/{key}");
-        let held_by_client = issuer.kind == WorkloadKind::Cognito && !issuer.clients.is_empty();
-        if issuer.audiences.is_empty() && !held_by_client {
-            let mend = match issuer.kind {
-                WorkloadKind::Cognito => "set `audiences` (resource binding), or `clients`",
-                WorkloadKind::Oidc | WorkloadKind::AwsSts => {
-                    "set `audiences` to what the issuer writes into `aud` for this gateway"
-                }
-            };
-            self.refuse(
-                &at("name"),
-                format!("issuer `{}` accepts no audience, so no token of it could pass", issuer.name),
-                mend,
-            );
-        }
-        if issuer.kind == WorkloadKind::Oidc && issuer.workload.is_empty() {
-            let mend = "set `workload` to claims that only a workload's token has, such as `token_kind: workload`";
-            self.refuse(&at("kind"), format!("issuer `{}` has no rule that proves a workload", issuer.name), mend);
-        }
-        if issuer.kind != WorkloadKind::Oidc && !(issuer.workload.is_empty() && issuer.human.is_empty()) {
-            let mend = "leave `workload` and `human` out, or use `kind: oidc`";
-            self.refuse(&at("kind"), format!("the profile `{}` has rules of its own", issuer.kind.as_str()), mend);
-        }
-    }
-
-    fn algorithms(&mut self, index: usize, issuer: &raw::Issuer) -> Vec<Algorithm> {
-        let mut known = Vec::new();
-        for (i, name) in issuer.algorithms.iter().enumerate() {
-            match Algorithm::ALL.into_iter().find(|algorithm| algorithm.as_str() == name) {
-                Some(algorithm) => known.push(algorithm),
-                None => {
-                    let names = Algorithm::ALL.map(Algorithm::as_str).join(", ");
-                    let message = format!("`{name}` is no accepted signature algorithm");
-                    self.refuse(&format!("issuers/{index}/algorithms/{i}"), message, &format!("use some of {names}"));
-                }
-            }
-        }
-        if known.is_empty() { Algorithm::defaults(issuer.kind).to_vec() } else { known }
-    }
-
     /// An address that credentials or keys travel to or from: encrypted, unless it is this machine.
-    fn endpoint(&mut self, path: &str, text: &str) -> Option<Url> {
+    pub(super) fn endpoint(&mut self, path: &str, text: &str) -> Option<Url> {
         let mend = "write it as https://host/; http:// only for a loopback address";
         let Ok(url) = Url::parse(text) else {
             self.refuse(path, format!("`{text}` is no URL"), mend);
@@ -381,48 +312,6 @@ impl Check<'_> {
     }
 }
 
-fn issuer_config(raw: &raw::Issuer, algorithms: Vec<Algorithm>) -> IssuerConfig {
-    let mut config = IssuerConfig::new(IssuerName::new(raw.name.as_str()), raw.kind, raw.url.clone());
-    let expect = |rules: &std::collections::BTreeMap<String, String>| {
-        rules
-            .iter()
-            .map(|(claim, value)| (claim.clone(), Expect::from(serde_json::Value::from(value.as_str()))))
-            .collect()
-    };
-    config.audiences.clone_from(&raw.audiences);
-    config.clients.clone_from(&raw.clients);
-    config.algorithms = algorithms;
-    config.workload = expect(&raw.workload);
-    config.human = expect(&raw.human);
-    config.client_claim.clone_from(&raw.client_claim);
-    config.shared = raw.shared;
-    config.context = context_mapping(raw);
-    if let Some(leeway) = raw.leeway {
-        config.leeway = leeway;
-    }
-    if let Some(claim) = &raw.subject_claim {
-        config.subject_claim.clone_from(claim);
-    }
-    if let Some(staleness) = raw.max_staleness {
-        config.max_staleness = staleness;
-    }
-    config
-}
-
-fn context_mapping(raw: &raw::Issuer) -> ContextMapping {
-    let claim = |fact: raw::ContextFact| {
-        raw.context.get(&fact).map(|claim| ContextClaim { claim: claim.claim.clone(), assurance: claim.assurance })
-    };
-    ContextMapping {
-        execution: claim(raw::ContextFact::Execution),
-        state: claim(raw::ContextFact::State),
-        entered: claim(raw::ContextFact::Entered),
-        attempt: claim(raw::ContextFact::Attempt),
-        redrive: claim(raw::ContextFact::Redrive),
-        item: claim(raw::ContextFact::Item),
-    }
-}
-
 fn is_loopback(url: &Url) -> bool {
     match url.host() {
         Some(Host::Domain(name)) => name == "localhost",
@@ -434,4 +323,84 @@ fn is_loopback(url: &Url) -> bool {
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::interpret;
+
+    /// A configuration that can be served, with `changes` to its lines.
+    fn findings(directory: &Path, changes: &[(&str, &str)]) -> Vec<String> {
+        fs::write(directory.join("key"), "a2V5").unwrap();
+        fs::create_dir_all(directory.join("policies")).unwrap();
+        let mut text = "\
+listen: 127.0.0.1:8080
+admin: 127.0.0.1:9090
+issuers:
+  - name: build
+    kind: oidc
+    url: https://idp.example
+    audiences: [stepgate]
+    workload: { token_kind: workload }
+cosmos:
+  endpoint: https://account.documents.azure.com/
+  credential: { kind: resource_token, lifetime: 1h, account_key: { kind: file, path: key } }
+policies: { directory: policies }
+audit: { directory: audit }
+"
+        .to_owned();
+        for (from, to) in changes {
+            assert!(text.contains(from), "{from}");
+            text = text.replace(from, to);
+        }
+        let source = Source { file: directory.join("stepgate.yaml"), text: text.into() };
+        let written = interpret(source, &[]).unwrap();
+        let (config, findings) = check(&written, &[]);
+        assert_eq!(config.is_none(), !findings.is_empty());
+        findings.into_iter().map(|finding| format!("{}:{} {}", finding.line, finding.column, finding.message)).collect()
+    }
+
+    #[test]
+    fn what_can_be_served_has_no_findings() {
+        let directory = tempfile::tempdir().unwrap();
+        assert_eq!(findings(directory.path(), &[]), [""; 0]);
+    }
+
+    #[test]
+    fn each_mistake_has_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        for (from, to, place, message) in [
+            ("listen: 127.0.0.1", "listen: 0.0.0.0", "1:9", "plain HTTP off loopback"),
+            ("admin: 127.0.0.1", "admin: 0.0.0.0", "2:8", "plain HTTP off loopback"),
+            ("https://idp.example", "http://idp.example", "6:10", "plain HTTP off loopback"),
+            ("https://idp.example", "idp.example", "6:10", "is no URL"),
+            ("https://idp.example", "https://a:b@idp.example", "6:10", "holds a user name"),
+            ("audiences: [stepgate]", "audiences: []", "4:11", "accepts no audience"),
+            ("workload: { token_kind: workload }", "workload: {}", "5:11", "no rule that proves a workload"),
+            ("kind: oidc", "kind: cognito", "5:11", "has rules of its own"),
+            (
+                "audiences: [stepgate]",
+                "audiences: [stepgate]\n    algorithms: [HS256]",
+                "8:18",
+                "`HS256` is no accepted",
+            ),
+            ("https://account.documents", "http://account.documents", "10:13", "plain HTTP off loopback"),
+            ("lifetime: 1h", "lifetime: 5m", "11:51", "cannot live that long"),
+            ("path: key", "path: nowhere", "11:66", "cannot read the account key"),
+            ("kind: file, path: key", "kind: env, variable: NOWHERE", "11:66", "the environment has no NOWHERE"),
+            ("directory: policies", "directory: nowhere", "12:24", "is no directory"),
+        ] {
+            let findings = findings(directory.path(), &[(from, to)]);
+            let expected = findings.iter().any(|f| f.starts_with(&format!("{place} ")) && f.contains(message));
+            assert!(expected, "{to}: {place} {message} is not among {findings:?}");
+        }
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let changes = [("https://idp.example", "nowhere"), ("directory: policies", "directory: nowhere"), ("1h", "1s")];
+        assert_eq!(findings(directory.path(), &changes).len(), 3);
+    }
 }

@@ -6,6 +6,7 @@
 mod checked;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod issuers;
 mod load;
 mod raw;
 

@@ -209,7 +209,7 @@ pub struct Audit {
     /// When a record counts as written (default fsync).
     #[serde(default)]
     pub durability: Durability,
-    /// The Ed25519 key that signs checkpoints; made with mode 0600 if absent (default: `signing-key.pem` in the directory).
+    /// The Ed25519 key that signs checkpoints; made with mode 0600 if absent (default: `signing.key` in the directory).
     pub signing_key: Option<SecretFile>,
     /// How often a checkpoint is signed (default 60s).
     #[serde(default, with = "humantime_serde")]

@@ -131,7 +131,7 @@ impl Identity {
         let config = issuer.config();
         let (verified, key) = verify::verify(token, issuer, &self.clock).await?;
         let workload = profile::prove(&verified, config).map_err(|reason| {
-            let id = verified.claims().text(&config.subject_claim);
+            let id = verified.claims().text(&config.subject_claim).filter(|id| !id.is_empty());
             let subject = id.map(|id| Box::new(Subject { issuer: config.name.clone(), id: id.into() }));
             Doubt { reason, subject }
         })?;

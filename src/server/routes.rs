@@ -9,7 +9,8 @@ use axum::{
     Extension, Json, Router,
     body::Body,
     extract::{Request, State},
-    http::StatusCode,
+    http::{HeaderValue, StatusCode, header::Entry},
+    middleware::map_response,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -18,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::listen::Connection;
-use crate::gateway::Gateway;
+use crate::{answer::REQUEST_ID, context::RequestId, gateway::Gateway};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -33,6 +34,7 @@ pub(super) fn routes(door: Door) -> Router {
         .route("/.well-known/oauth-protected-resource", get(protected_resource))
         .fallback(walk)
         .layer(CatchPanicLayer::new())
+        .layer(map_response(identify))
         .with_state(door)
 }
 
@@ -53,6 +55,15 @@ async fn protected_resource(
         "resource_name": "stepgate",
     });
     Json(metadata).into_response()
+}
+
+/// Every answer has a request id: the walk's own, or one for an answer that no walk made.
+async fn identify(mut response: Response) -> Response {
+    let id = HeaderValue::try_from(RequestId::new().as_str());
+    if let (Entry::Vacant(place), Ok(id)) = (response.headers_mut().entry(REQUEST_ID), id) {
+        place.insert(id);
+    }
+    response
 }
 
 async fn walk(State(door): State<Door>, Extension(connection): Extension<Connection>, request: Request) -> Response {

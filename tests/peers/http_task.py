@@ -1,8 +1,8 @@
 """HTTP Tasks for moto's Step Functions interpreter, which runs the language but not `http:invoke`.
 
-One connection stands in for every ConnectionArn: OAuth client credentials, sent as a form, as EventBridge sends them. What
-a state sees is what AWS documents: `States.Http.StatusCode.NNN` with the status text alone outside 2xx, and nothing of the
-answer's body. `https://gateway.invalid` in a definition is the gateway of the run.
+One connection stands in for every ConnectionArn: OAuth client credentials, sent as a form, as EventBridge sends them.
+What a state sees is what AWS documents: `States.Http.StatusCode.NNN` with the status text alone outside 2xx, and nothing
+of the answer's body. `https://gateway.invalid` in a definition is the gateway of the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Connection:
 
     def __init__(self, gateway: str, token_endpoint: str) -> None:
         self.gateway, self.token_endpoint = gateway, token_endpoint
-        self.lock, self.token = threading.Lock(), None
+        self.lock = threading.Lock()
+        self.token: str | None = None
 
     def authorization(self) -> str:
         """The value of the header."""

@@ -208,7 +208,8 @@ def scene(stage: Stage) -> list[tuple[str, Callable[[], None]]]:
     issuer, cosmos = stage.dev("issuer"), stage.dev("cosmos")
     tls = {"certificate": str(certificate), "private_key": str(private_key)}
     gateway = stage.gateway(stage.gateway_config(issuer, cosmos, tls=tls)).ready["gateway"]
-    wide, tenant = (connect(gateway, Workload(f"{issuer}/token", name), authority) for name in ("worker", "tenant-worker"))
+    clients = [Workload(f"{issuer}/token", name) for name in ("worker", "tenant-worker")]
+    wide, tenant = (connect(gateway, client, authority) for client in clients)
     return Sdk(wide, tenant).checks()
 
 

@@ -86,7 +86,12 @@ def sign_in(issuer: str) -> str:
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
     client = {"client_id": "console", "redirect_uri": "http://127.0.0.1:4499/callback"}
-    query = {"response_type": "code", "scope": "openid orders", "code_challenge": challenge, "code_challenge_method": "S256"}
+    query = {
+        "response_type": "code",
+        "scope": "openid orders",
+        "code_challenge": challenge,
+        "code_challenge_method": "S256",
+    }
 
     jar = http.cookiejar.CookieJar()
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(jar), Callback)

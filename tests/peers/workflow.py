@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A Step Functions workflow against the gateway, run by an interpreter that is not ours; then its trail in the audit log."""
+"""A Step Functions workflow against the gateway, run by an interpreter that is not ours; then its audit trail."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ class Workflow:
 
     def output(self) -> dict[str, Any]:
         """What the last state gave."""
-        expect(self.execution["status"], "SUCCEEDED", f"status ({self.execution.get('error')}: {self.execution.get('cause')})")
+        why = f"{self.execution.get('error')}: {self.execution.get('cause')}"
+        expect(self.execution["status"], "SUCCEEDED", f"status ({why})")
         return dict(json.loads(self.execution["output"]))
 
     def succeeds(self) -> None:
