@@ -2,7 +2,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{commands::run, rig::Rig};
 
@@ -84,7 +84,7 @@ async fn a_denial_in_each_form() {
         let answer = call.header("x-stepgate-errors", form).send().await;
         let mut body = answer.json();
         body["requestId"] = json!("01a20500-0000-7000-8000-000000000000");
-        text += &format!("{form}: {}\n{:#}\n\n", answer.status(), Value::from(body));
+        text += &format!("{form}: {}\n{:#}\n\n", answer.status(), body);
     }
     is_golden("denial.txt", &text);
 }
