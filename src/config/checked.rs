@@ -74,6 +74,7 @@ pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Opt
     let (source, places) = (&written.source, &written.places);
     let mut check = Check { source, places, base: base(written), environment, findings: Vec::new() };
     let config = check.config(&written.raw, policies(written));
+    check.findings.sort_by_key(|finding| (finding.line, finding.column));
     (config, check.findings)
 }
 

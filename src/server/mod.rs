@@ -12,7 +12,12 @@ mod routes;
 mod status;
 mod tls;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -51,7 +56,8 @@ pub struct Server {
 /// A bound socket and the certificate it shows.
 #[derive(Debug)]
 struct Listener {
-    socket: std::net::TcpListener,
+    /// Until it is served: whoever serves it owns it, so that a stop closes it and the system refuses what comes after.
+    socket: Mutex<Option<TcpListener>>,
     address: SocketAddr,
     certificate: Option<Certificate>,
 }
@@ -90,9 +96,9 @@ impl Listener {
     async fn bind(address: SocketAddr, key: &'static str, tls: Option<TlsFiles>) -> Result<Self, StartError> {
         let certificate = tls.map(Certificate::load).transpose()?;
         let refuse = |source| StartError::Bind { address, key, source };
-        let socket = TcpListener::bind(address).await.and_then(TcpListener::into_std).map_err(refuse)?;
+        let socket = TcpListener::bind(address).await.map_err(refuse)?;
         let address = socket.local_addr().map_err(refuse)?;
-        Ok(Self { socket, address, certificate })
+        Ok(Self { socket: Mutex::new(Some(socket)), address, certificate })
     }
 
     fn url(&self) -> String {
@@ -100,8 +106,9 @@ impl Listener {
         format!("{scheme}://{}", self.address)
     }
 
-    fn listener(&self) -> io::Result<TcpListener> {
-        TcpListener::from_std(self.socket.try_clone()?)
+    fn take(&self) -> io::Result<TcpListener> {
+        let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
+        socket.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the server has run before"))
     }
 }
 
@@ -141,9 +148,9 @@ impl Server {
         self.admin.url()
     }
 
-    /// Serves until `stop`, then drains.
+    /// Serves until `stop`, then drains. A server runs once.
     pub async fn run(&self, stop: CancellationToken) -> io::Result<()> {
-        let (front, admin) = (self.front.listener()?, self.admin.listener()?);
+        let (front, admin) = (self.front.take()?, self.admin.take()?);
         let walks = TaskTracker::new();
         let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
         let admin_stop = CancellationToken::new();

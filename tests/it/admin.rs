@@ -38,7 +38,6 @@ async fn metrics_have_their_promised_names() {
         r#"stepgate_request_units_total{operation="items/read"} "#,
         "stepgate_mints_total 1",
         r#"stepgate_jwks_fetches_total{issuer="local"} 1"#,
-        "# TYPE stepgate_policy_reloads counter",
         "stepgate_audit_records_total ",
     ] {
         assert!(metrics.contains(line), "{line} is missing in\n{metrics}");
@@ -71,7 +70,9 @@ async fn status_tells_how_things_stand_and_no_secret() {
 #[tokio::test]
 async fn what_changes_something_needs_the_token() {
     let rig = Rig::start().await;
-    for token in [None, Some(""), Some("wrong"), Some(&ADMIN_TOKEN[1..]), Some(&*rig.token("fulfilment"))] {
+    for token in
+        [None, Some(""), Some("wrong"), Some(ADMIN_TOKEN.trim_start_matches("an-")), Some(&*rig.token("fulfilment"))]
+    {
         assert_eq!(rig.admin("POST", "/reload", token).await.0, 401, "{token:?}");
     }
     assert_eq!(rig.admin("POST", "/reload", Some(ADMIN_TOKEN)).await.0, 200);

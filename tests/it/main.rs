@@ -13,7 +13,9 @@
 mod admin;
 mod answers;
 mod commands;
+mod documents;
 mod exchange;
+mod golden;
 mod identity;
 mod keys;
 mod layering;

@@ -21,7 +21,7 @@ use stepgate::{
     },
     dev::{
         bundle,
-        cosmos::{Authorization, Cosmos, Recorded},
+        cosmos::{Cosmos, Recorded},
         issuer::{Issuer, Mint},
         stack::Stack,
     },
@@ -245,11 +245,6 @@ impl Rig {
     /// What Cosmos was asked about items, queries, feeds, batches and procedures.
     pub(crate) fn data_requests(&self) -> Vec<Recorded> {
         self.cosmos().recorded().into_iter().filter(|request| request.operation.is_some()).collect()
-    }
-
-    /// What Cosmos was asked under a master-key signature.
-    pub(crate) fn master_requests(&self) -> Vec<Recorded> {
-        self.cosmos().recorded().into_iter().filter(|r| r.authorization == Authorization::Master).collect()
     }
 
     /// How many resource tokens Cosmos has minted.

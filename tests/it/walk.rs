@@ -166,7 +166,7 @@ async fn what_is_no_operation_is_refused_and_denied() {
         ("GET", "/nowhere"),
     ] {
         let task = rig.task("operator", method, path).send().await.refused(400, "request.unknown_operation");
-        assert_eq!(rig.outcome(&task).decision.unwrap().verdict, stepgate::audit::Verdict::Reject);
+        assert_eq!(rig.outcome(&task).decision.unwrap().verdict, stepgate::audit::Verdict::Deny);
         rig.sdk("operator", method, path).send().await.refused(404, "request.unknown_operation");
     }
     assert!(rig.cosmos().recorded().is_empty(), "none of them reached Cosmos");

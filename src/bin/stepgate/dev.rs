@@ -16,7 +16,10 @@ use stepgate::{
     transport::Transport,
 };
 
-use crate::{Format, exit, serve};
+use crate::{
+    Format, exit,
+    serve::{self, Signals},
+};
 
 #[derive(clap::Args)]
 #[command(after_help = "Examples:\n  stepgate dev\n  stepgate dev token --client fulfilment\n\n\
@@ -134,6 +137,7 @@ async fn everything(
         StartError::Policies(findings) => Trouble::Findings(findings),
         error => error.into(),
     })?;
+    let signals = Signals::catch()?;
     let workload = dev.issuer.clients.iter().find(|client| client.kind == config::dev::Kind::Workload);
     let token = workload.and_then(|client| stack.issuer.handle.token(&client.client_id)).unwrap_or_default();
     let addresses = [
@@ -169,21 +173,18 @@ async fn everything(
             println!("Ctrl-C stops it.");
         }
     }
-    serve::until_stopped(&server).await?;
+    serve::until_stopped(&server, signals).await?;
     Ok(exit::FINE)
 }
 
 /// One stand-in, until Ctrl-C or SIGTERM.
 async fn alone(name: &str, url: &str, format: Format) -> Result<ExitCode, Trouble> {
+    let mut signals = Signals::catch()?;
     match format {
         Format::Json => println!("{}", json!({"ready": true, name: url})),
         Format::Text => println!("{name:<9}{url}"),
     }
-    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-    tokio::select! {
-        interrupted = tokio::signal::ctrl_c() => interrupted?,
-        _ = terminate.recv() => {}
-    }
+    signals.stop().await;
     Ok(exit::FINE)
 }
 

@@ -8,7 +8,7 @@ use stepgate::{
     server::{Server, StartError},
     telemetry,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Format, exit};
@@ -43,13 +43,17 @@ pub(crate) fn run(args: &Args) -> ExitCode {
             Err(StartError::Policies(findings)) => return exit::problems(&findings),
             Err(error) => return exit::failed(error),
         };
+        let signals = match Signals::catch() {
+            Ok(signals) => signals,
+            Err(error) => return exit::failed(error),
+        };
         match args.format {
             Format::Json => {
                 println!("{}", json!({"ready": true, "gateway": server.gateway_url(), "admin": server.admin_url()}))
             }
             Format::Text => println!("gateway  {}\nadmin    {}", server.gateway_url(), server.admin_url()),
         }
-        match until_stopped(&server).await {
+        match until_stopped(&server, signals).await {
             Ok(()) => exit::FINE,
             Err(error) => exit::failed(error),
         }
@@ -64,26 +68,47 @@ pub(crate) fn block_on(main: impl Future<Output = ExitCode>) -> ExitCode {
     }
 }
 
+/// The signals a gateway obeys. They are caught before it says that it is ready, since whoever reads that may send one at
+/// once, and an uncaught one kills the process.
+pub(crate) struct Signals {
+    hangup: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self {
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Until SIGTERM or SIGINT.
+    pub(crate) async fn stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Serves until SIGTERM or SIGINT; reloads on SIGHUP.
-pub(crate) async fn until_stopped(server: &Server) -> io::Result<()> {
+pub(crate) async fn until_stopped(server: &Server, mut signals: Signals) -> io::Result<()> {
     let stop = CancellationToken::new();
-    let serving = server.run(stop.clone());
-    let signals = async {
-        let mut hangup = signal(SignalKind::hangup())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    let obeying = async {
         loop {
             tokio::select! {
-                _ = hangup.recv() => server.reload().await,
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = signals.hangup.recv() => server.reload().await,
+                _ = signals.terminate.recv() => break,
+                _ = signals.interrupt.recv() => break,
             }
         }
         stop.cancel();
-        Ok(())
     };
-    let (served, signals): (_, io::Result<()>) = tokio::join!(serving, signals);
-    served.and(signals)
+    let (served, ()) = tokio::join!(server.run(stop.clone()), obeying);
+    served
 }
 
 /// The environment, read once; only the configuration looks into it.
