@@ -386,7 +386,7 @@ audit: { directory: audit }
                 "`HS256` is no accepted",
             ),
             ("https://account.documents", "http://account.documents", "10:13", "plain HTTP off loopback"),
-            ("lifetime: 1h", "lifetime: 5m", "11:51", "cannot live that long"),
+            ("lifetime: 1h", "lifetime: 5m", "11:49", "cannot live that long"),
             ("path: key", "path: nowhere", "11:66", "cannot read the account key"),
             ("kind: file, path: key", "kind: env, variable: NOWHERE", "11:66", "the environment has no NOWHERE"),
             ("directory: policies", "directory: nowhere", "12:24", "is no directory"),

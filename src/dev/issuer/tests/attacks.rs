@@ -275,8 +275,8 @@ async fn every_attack_is_refused_for_its_own_reason() {
     for (name, token, reason) in refused {
         // Twice, since a cache must not make a refused token good.
         for _ in 0..2 {
-            let error = IdentityError { carrier: Carrier::Authorization, reason: reason.clone(), subject: None };
-            assert_eq!(ask(&identity, &token).await.map(|_| ()), Err(error), "{name}");
+            let refused = ask(&identity, &token).await.map(|_| ()).unwrap_err();
+            assert_eq!((refused.carrier, refused.reason), (Carrier::Authorization, reason.clone()), "{name}");
         }
         let mut headers = HeaderMap::new();
         headers.insert("x-stepgate-token", HeaderValue::from_str(&token).unwrap());
