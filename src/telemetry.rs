@@ -64,6 +64,9 @@ pub struct ReloadLabel {
     pub result: &'static str,
 }
 
+const APPLIED: &str = "applied";
+const REJECTED: &str = "rejected";
+
 /// The metrics of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
@@ -123,8 +126,12 @@ impl Default for Metrics {
         registry.register_with_unit("request_duration", help, Unit::Seconds, durations.clone());
         let request_units = Family::default();
         registry.register("request_units", "Request units Cosmos charged", request_units.clone());
-        let reloads = Family::default();
+        let reloads: Family<ReloadLabel, Counter> = Family::default();
         registry.register("policy_reloads", "Policy reloads", reloads.clone());
+        // A series that begins at its first event hides that event from `rate`.
+        for result in [APPLIED, REJECTED] {
+            drop(reloads.get_or_create(&ReloadLabel { result }));
+        }
         let jwks_fetches = Family::default();
         registry.register("jwks_fetches", "Key sets asked of issuers", jwks_fetches.clone());
         let mints = Counter::default();
@@ -154,7 +161,7 @@ impl Metrics {
 
     /// Counts a policy reload.
     pub fn policy_reload(&self, applied: bool) {
-        let result = if applied { "applied" } else { "rejected" };
+        let result = if applied { APPLIED } else { REJECTED };
         self.reloads.get_or_create(&ReloadLabel { result }).inc();
     }
 

@@ -19,7 +19,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{Instant, timeout_at},
+};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::tls::{Certificate, TlsError, TlsFiles};
@@ -106,6 +110,10 @@ impl Listener {
         format!("{scheme}://{}", self.address)
     }
 
+    fn acceptor(&self) -> Option<TlsAcceptor> {
+        self.certificate.as_ref().map(Certificate::acceptor)
+    }
+
     fn take(&self) -> io::Result<TcpListener> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         socket.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the server has run before"))
@@ -151,16 +159,11 @@ impl Server {
     /// Serves until `stop`, then drains. A server runs once.
     pub async fn run(&self, stop: CancellationToken) -> io::Result<()> {
         let (front, admin) = (self.front.take()?, self.admin.take()?);
-        let walks = TaskTracker::new();
-        let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
         let admin_stop = CancellationToken::new();
         let serving = async {
-            let acceptor = self.front.certificate.as_ref().map(Certificate::acceptor);
             let background = CancellationToken::new();
             let front = async {
-                listen::serve(front, acceptor, routes, stop, self.drain).await;
-                walks.close();
-                walks.wait().await;
+                self.serve_front(front, stop).await;
                 background.cancel();
             };
             tokio::join!(front, background.run_until_cancelled(self.keep_fresh()));
@@ -169,13 +172,27 @@ impl Server {
             }
             admin_stop.cancel();
         };
-        let watching = async {
-            let acceptor = self.admin.certificate.as_ref().map(Certificate::acceptor);
-            let routes = admin::routes(self.desk());
-            listen::serve(admin, acceptor, routes, admin_stop.clone(), ADMIN_DRAIN).await;
-        };
+        let routes = admin::routes(self.desk());
+        let watching = listen::serve(admin, self.admin.acceptor(), routes, admin_stop.clone(), ADMIN_DRAIN);
         tokio::join!(serving, watching);
         Ok(())
+    }
+
+    /// Serves the gateway listener. After the stop, connections and walks have the time of the drain to end.
+    async fn serve_front(&self, listener: TcpListener, stop: CancellationToken) {
+        let walks = TaskTracker::new();
+        let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
+        let serving = listen::serve(listener, self.front.acceptor(), routes, stop.clone(), self.drain);
+        let until = async {
+            stop.cancelled().await;
+            Instant::now() + self.drain
+        };
+        let ((), until) = tokio::join!(serving, until);
+        walks.close();
+        // A caller who left has no connection to drain; its walk ends, and is recorded, all the same.
+        if timeout_at(until, walks.wait()).await.is_err() {
+            tracing::warn!("requests were still on their walk at the end of the drain; the log will call them unknown");
+        }
     }
 
     /// Reads policies and certificates again; what cannot be used leaves the running one in place.

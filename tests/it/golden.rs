@@ -1,4 +1,4 @@
-//! What people read, word for word. `STEPGATE_GOLDEN=write cargo test --test it golden` writes the files anew.
+//! What people read, word for word. `UPDATE_GOLDEN=1 cargo test --test it golden` writes the files anew.
 
 use std::{env, fs, path::PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{commands::run, rig::Rig};
 #[track_caller]
 fn is_golden(name: &str, text: &str) {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
-    if env::var_os("STEPGATE_GOLDEN").is_some() {
+    if env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&file, text).unwrap();
     }
     let golden = fs::read_to_string(&file).unwrap_or_default();
