@@ -14,6 +14,7 @@ mod admin;
 mod answers;
 mod commands;
 mod documents;
+mod encryption;
 mod exchange;
 mod golden;
 mod identity;
