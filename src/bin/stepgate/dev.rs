@@ -18,7 +18,7 @@ use stepgate::{
 
 use crate::{
     Format, exit,
-    serve::{self, Signals},
+    serve::{self, Signals, Wanted},
 };
 
 #[derive(clap::Args)]
@@ -184,7 +184,7 @@ async fn alone(name: &str, url: &str, format: Format) -> Result<ExitCode, Troubl
         Format::Json => println!("{}", json!({"ready": true, name: url})),
         Format::Text => println!("{name:<9}{url}"),
     }
-    signals.stop().await;
+    while signals.next().await != Wanted::Stop {}
     Ok(exit::FINE)
 }
 

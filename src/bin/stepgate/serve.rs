@@ -85,25 +85,31 @@ impl Signals {
         })
     }
 
-    /// Until SIGTERM or SIGINT.
-    pub(crate) async fn stop(&mut self) {
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) -> Wanted {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => Wanted::Reload,
+            _ = self.terminate.recv() => Wanted::Stop,
+            _ = self.interrupt.recv() => Wanted::Stop,
         }
     }
+}
+
+/// What a signal wants.
+#[derive(PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// SIGHUP
+    Reload,
+    /// SIGTERM or SIGINT
+    Stop,
 }
 
 /// Serves until SIGTERM or SIGINT; reloads on SIGHUP.
 pub(crate) async fn until_stopped(server: &Server, mut signals: Signals) -> io::Result<()> {
     let stop = CancellationToken::new();
     let obeying = async {
-        loop {
-            tokio::select! {
-                _ = signals.hangup.recv() => server.reload().await,
-                _ = signals.terminate.recv() => break,
-                _ = signals.interrupt.recv() => break,
-            }
+        while signals.next().await == Wanted::Reload {
+            server.reload().await;
         }
         stop.cancel();
     };
