@@ -259,7 +259,7 @@ impl Difference {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::rules::build, *};
+    use super::{super::findings::build, *};
 
     fn policy(grant: &str, workload: &str, deny: &str) -> PolicySet {
         let text = format!(

@@ -251,7 +251,7 @@ impl fmt::Display for NearMiss {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{Question, rules::build},
+        super::{Question, findings::build},
         *,
     };
     use crate::diagnostic::Source;

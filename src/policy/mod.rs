@@ -24,6 +24,7 @@ mod diff;
 mod document;
 mod explain;
 mod glob;
+mod holdings;
 mod hypothesis;
 mod load;
 mod model;
@@ -34,6 +35,15 @@ mod template;
 mod warn;
 mod who_can;
 
+#[cfg(test)]
+mod findings;
+#[cfg(test)]
+mod matrix;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod rules;
+
 use std::path::PathBuf;
 
 pub use cases::{CaseResult, Question, QuestionError, TestReport, run_cases};
@@ -42,6 +52,7 @@ pub use decision::{Clause, ClauseKind, Decision, Permit, Reasons, Revision, Scop
 pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};
+pub use holdings::{Holding, holdings};
 pub use load::load;
 pub use model::PolicySet;
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};
@@ -67,10 +78,3 @@ pub struct KnownIssuer {
     /// Whether anyone can have a workload there, as at GitHub; a binding must then pin one owner.
     pub shared: bool,
 }
-
-#[cfg(test)]
-mod matrix;
-#[cfg(test)]
-mod properties;
-#[cfg(test)]
-mod rules;

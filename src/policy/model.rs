@@ -215,11 +215,6 @@ impl PolicySet {
         self.grants.iter().map(|grant| &grant.clause).chain(self.denies.iter().map(|deny| &deny.clause))
     }
 
-    /// The containers without `*` that grants name for workloads of `issuer`: what a caller may hold, for `decide` to confirm.
-    pub fn exact_containers(&self, issuer: &IssuerName) -> impl Iterator<Item = &ContainerName> {
-        self.entitlements_of.get(issuer).into_iter().flat_map(|entitlements| entitlements.exact.keys())
-    }
-
     /// Entitlements of the issuer's workloads on the container; those on exact containers first, each group narrowest first.
     pub(super) fn entitlements_on<'a>(
         &'a self,

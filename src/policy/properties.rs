@@ -7,7 +7,7 @@ use proptest::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Decision, PolicySet, decide, rules::build};
+use super::{Decision, PolicySet, decide, findings::build};
 use crate::access::{
     AccessRequest, Action, Assurance, Claims, ExecutionContext, Fact, IssuerName, Operation, PartitionKey, Subject,
 };

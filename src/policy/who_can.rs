@@ -138,7 +138,7 @@ impl Question<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::rules::build, *};
+    use super::{super::findings::build, *};
 
     const POLICY: &str = r#"
 roles:
