@@ -210,7 +210,10 @@ impl Check<'_> {
         let grants = roles.get(written.role.as_str()).cloned();
         if grants.is_none() {
             let known: Vec<_> = roles.keys().map(|name| &**name).collect();
-            let mend = format!("define it under `roles:`; the roles are {}", known.join(", "));
+            let mend = match known.as_slice() {
+                [] => "define it under `roles:`; no file that could be read has any".to_owned(),
+                names => format!("define it under `roles:`; the roles are {}", names.join(", ")),
+            };
             self.error(&format!("{path}/role"), format!("there is no role `{}`", written.role), mend);
         }
         Some(Binding { grants: grants?, holders })
