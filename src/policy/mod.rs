@@ -24,7 +24,6 @@ mod diff;
 mod document;
 mod explain;
 mod glob;
-mod holdings;
 mod hypothesis;
 mod load;
 mod model;
@@ -52,7 +51,6 @@ pub use decision::{Clause, ClauseKind, Decision, Permit, Reasons, Revision, Scop
 pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};
-pub use holdings::{Holding, holdings};
 pub use load::load;
 pub use model::PolicySet;
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};
