@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -19,11 +19,9 @@ use crate::{
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
-    gateway,
-    identity::IssuerConfig,
-    policy,
+    gateway, policy,
     secret::Secret,
-    server::TlsFiles,
+    server::{Config, TlsFiles},
     upstream,
 };
 
@@ -33,41 +31,6 @@ const LARGEST_ANSWER: usize = 5 * 1024 * 1024;
 const ATTEMPT: Duration = Duration::from_secs(20);
 /// Most resource tokens kept at once.
 const TOKENS: u64 = 10_000;
-
-/// A configuration that can be served.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// SHA-256 of the file as written, for `/status`.
-    pub digest: String,
-    /// The gateway listener.
-    pub listen: SocketAddr,
-    /// Its certificate.
-    pub tls: Option<TlsFiles>,
-    /// The admin listener.
-    pub admin: SocketAddr,
-    /// Its certificate.
-    pub admin_tls: Option<TlsFiles>,
-    /// What changing calls on it must carry.
-    pub admin_token: Option<Secret>,
-    /// What the account document names.
-    pub public_url: Option<Url>,
-    /// Whose tokens are trusted.
-    pub issuers: Vec<IssuerConfig>,
-    /// Certificates to trust for Cosmos beside the system's roots.
-    pub ca_file: Option<PathBuf>,
-    /// The broker's part.
-    pub exchange: exchange::Config,
-    /// The errand's part.
-    pub upstream: upstream::Config,
-    /// The policies' part.
-    pub policy: policy::Config,
-    /// The ledger's part.
-    pub audit: audit::Config,
-    /// Bounds on requests.
-    pub limits: gateway::Limits,
-    /// How long a stop waits for requests in flight.
-    pub drain: Duration,
-}
 
 /// Checks a configuration as written. `environment` is asked for the variables it names.
 pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Option<Config>, Vec<Diagnostic>) {

@@ -12,13 +12,13 @@ mod raw;
 
 use std::path::Path;
 
-pub use checked::Config;
 pub use load::{Written, interpret, read};
 pub use raw::Raw;
 
 use crate::{
     diagnostic::{Diagnostic, Severity},
     policy,
+    server::Config,
 };
 
 /// A configuration that can be served, and what was noticed on the way.

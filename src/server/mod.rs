@@ -6,6 +6,7 @@
 //! audit log, and the admin listener last, so that a drain can be watched.
 
 mod admin;
+mod config;
 mod health;
 mod listen;
 mod routes;
@@ -26,11 +27,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::tls::{Certificate, TlsError, TlsFiles};
+pub use self::{
+    config::Config,
+    tls::{Certificate, TlsError, TlsFiles},
+};
 use crate::{
     audit::{AuditError, Journal},
     clock::{Clock, Timestamp},
-    config::Config,
     diagnostic::Diagnostic,
     exchange::Broker,
     gateway::{Gateway, Rooms},

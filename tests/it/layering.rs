@@ -13,7 +13,8 @@ use proc_macro2::{Delimiter, TokenStream, TokenTree};
 /// From the top to the bottom: a module imports its own layer and those below it.
 const LAYERS: &[&[&str]] = &[
     &["dev"],
-    &["config", "server"],
+    &["config"],
+    &["server"],
     &["gateway"],
     &["telemetry"],
     &["answer"],

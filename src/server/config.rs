@@ -1,0 +1,43 @@
+//! What a server is given: the typed parts of every room, filled by whoever read the configuration.
+
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
+
+use url::Url;
+
+use super::TlsFiles;
+use crate::{audit, exchange, gateway, identity::IssuerConfig, policy, secret::Secret, upstream};
+
+/// A configuration that can be served.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// SHA-256 of the file as written, for `/status`.
+    pub digest: String,
+    /// The gateway listener.
+    pub listen: SocketAddr,
+    /// Its certificate.
+    pub tls: Option<TlsFiles>,
+    /// The admin listener.
+    pub admin: SocketAddr,
+    /// Its certificate.
+    pub admin_tls: Option<TlsFiles>,
+    /// What changing calls on it must carry.
+    pub admin_token: Option<Secret>,
+    /// What the account document names.
+    pub public_url: Option<Url>,
+    /// Whose tokens are trusted.
+    pub issuers: Vec<IssuerConfig>,
+    /// Certificates to trust for Cosmos beside the system's roots.
+    pub ca_file: Option<PathBuf>,
+    /// The broker's part.
+    pub exchange: exchange::Config,
+    /// The errand's part.
+    pub upstream: upstream::Config,
+    /// The policies' part.
+    pub policy: policy::Config,
+    /// The ledger's part.
+    pub audit: audit::Config,
+    /// Bounds on requests.
+    pub limits: gateway::Limits,
+    /// How long a stop waits for requests in flight.
+    pub drain: Duration,
+}
