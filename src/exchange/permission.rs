@@ -14,18 +14,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 use url::Url;
 
-use super::{
-    ExchangeError,
-    keyring::Keyring,
-    scope::TokenScope,
-    signature::ToSign,
-    token::{header_value, path_segment},
-};
+use super::{ExchangeError, keyring::Keyring, scope::TokenScope, signature::ToSign, token::header_value};
 use crate::{
     access::PartitionKey,
     clock::{Clock, Timestamp},
     secret::Secret,
-    transport::Transport,
+    transport::{Transport, percent_encode},
 };
 
 /// The version of the REST API that every current SDK speaks.
@@ -165,7 +159,7 @@ impl Mint<'_> {
 
     async fn create_user(&self) -> Result<(), ExchangeError> {
         let link = format!("dbs/{}", self.database);
-        let path = format!("/dbs/{}/users", path_segment(self.database));
+        let path = format!("/dbs/{}/users", percent_encode(self.database));
         let body = json(&serde_json::json!({ "id": self.wanted.id }));
         let call = Call { method: Method::POST, resource_type: "users", path, link, body };
         match self.send(&call).await?.1.status() {
@@ -188,7 +182,7 @@ impl Mint<'_> {
     fn call(&self, method: Method) -> Call {
         let id = self.wanted.id;
         let mut link = format!("dbs/{}/users/{id}", self.database);
-        let mut path = format!("/dbs/{}/users/{id}/permissions", path_segment(self.database));
+        let mut path = format!("/dbs/{}/users/{id}/permissions", percent_encode(self.database));
         if method != Method::POST {
             link = format!("{link}/permissions/{id}");
             path = format!("{path}/{id}");

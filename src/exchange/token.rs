@@ -6,13 +6,9 @@ use std::sync::{
 };
 
 use http::HeaderValue;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::scope::TokenScope;
-use crate::clock::Timestamp;
-
-/// RFC 3986, section 2.3: everything but the unreserved characters is encoded.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::{clock::Timestamp, transport::percent_encode};
 
 /// A key to one scope, for a while. Made by the broker alone; it never leaves the process except to Cosmos.
 #[derive(Debug)]
@@ -62,16 +58,11 @@ impl ResourceToken {
 
 /// `text` as a header value: percent-encoded, so always ASCII, and marked sensitive.
 pub(super) fn header_value(text: &str) -> HeaderValue {
-    let encoded = utf8_percent_encode(text, RESERVED).to_string();
+    let encoded = percent_encode(text).to_string();
     // An encoded text has letters, digits and `-._~%` only, all of which a header value takes.
     let mut value = HeaderValue::try_from(encoded).unwrap_or_else(|_| HeaderValue::from_static(""));
     value.set_sensitive(true);
     value
-}
-
-/// `text` as one segment of a path.
-pub(super) fn path_segment(text: &str) -> impl std::fmt::Display + '_ {
-    utf8_percent_encode(text, RESERVED)
 }
 
 #[cfg(test)]

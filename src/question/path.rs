@@ -1,12 +1,12 @@
 //! Paths: parsed, decoded once, checked, and rebuilt from the parts.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, PercentEncode, percent_decode_str, utf8_percent_encode};
+use percent_encoding::percent_decode_str;
 
 use super::Rejection;
-use crate::access::{ContainerName, ItemId};
-
-/// Everything but the unreserved characters of RFC 3986, section 2.3.
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+use crate::{
+    access::{ContainerName, ItemId},
+    transport::percent_encode as encode,
+};
 
 /// The paths that exist.
 pub(super) enum Path {
@@ -58,10 +58,6 @@ impl Path {
             Self::Procedure(container, id) => format!("{}/sprocs/{}", base(container), encode(id.as_str())),
         }
     }
-}
-
-fn encode(name: &str) -> PercentEncode<'_> {
-    utf8_percent_encode(name, RESERVED)
 }
 
 /// Decodes one segment, once. An encoded slash decodes to a slash, which no name may hold.
