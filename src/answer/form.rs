@@ -29,14 +29,18 @@ impl Form {
 
     /// The form of callers that ask for none.
     pub fn of_user_agent(headers: &HeaderMap) -> Self {
-        let agent = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
-        if agent.starts_with(b"Amazon|StepFunctions|") { Self::Distinct } else { Self::Cosmos }
+        if is_http_task(headers) { Self::Distinct } else { Self::Cosmos }
     }
 
     /// Whether the caller is a workflow: then an answer must fit into a state.
     pub fn is_workflow(self) -> bool {
         matches!(self, Self::Distinct | Self::Envelope)
     }
+}
+
+/// Whether Step Functions sent the request, by the `User-Agent` that every HTTP Task has.
+pub fn is_http_task(headers: &HeaderMap) -> bool {
+    headers.get(USER_AGENT).is_some_and(|agent| agent.as_bytes().starts_with(b"Amazon|StepFunctions|"))
 }
 
 #[cfg(test)]

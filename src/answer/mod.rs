@@ -16,7 +16,7 @@ mod size;
 
 pub use cause::settle;
 pub use condition::Condition;
-pub use form::Form;
+pub use form::{Form, is_http_task};
 pub use refusal::{CosmosAnswer, Refusal};
 pub use shape::{REQUEST_ID, refuse, succeed};
 pub use size::fits_a_state;

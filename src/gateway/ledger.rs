@@ -7,7 +7,7 @@ use http::{HeaderMap, Response, header::USER_AGENT};
 
 use crate::{
     access::Action,
-    answer::Condition,
+    answer::{Condition, is_http_task},
     audit::{self, Entry, Ruling, UserAgentKind, Verdict, Who},
     exchange::ResourceToken,
     identity::{IdentityError, VerifiedSubject},
@@ -20,7 +20,7 @@ use crate::{
 /// The kind of client.
 pub(super) fn user_agent(headers: &HeaderMap) -> UserAgentKind {
     let agent = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
-    if agent.starts_with(b"Amazon|StepFunctions|") {
+    if is_http_task(headers) {
         UserAgentKind::StepFunctions
     } else if agent.to_ascii_lowercase().windows(6).any(|window| window == b"cosmos") {
         UserAgentKind::CosmosSdk
