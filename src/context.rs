@@ -1,17 +1,14 @@
-//! Around the request: its id, where it came from, how long it may take, and what it says of its execution.
+//! Around the request: its id, how long it may take, and what it says of its execution.
 //!
 //! Context is what the caller claims; what the issuer says of the execution stands in the verified subject. [`agree`] puts
 //! the two together and refuses when they contradict each other. No secret is kept here.
 
-use std::{fmt, net::SocketAddr, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
-use crate::{
-    access::{Assurance, ExecutionContext, Fact, MalformedContext},
-    clock::Timestamp,
-};
+use crate::access::{Assurance, ExecutionContext, Fact, MalformedContext};
 
 /// `x-stepgate-execution`: the execution ARN.
 pub const EXECUTION: HeaderName = HeaderName::from_static("x-stepgate-execution");
@@ -60,10 +57,6 @@ impl fmt::Display for RequestId {
 pub struct RequestContext {
     /// Its id.
     pub id: RequestId,
-    /// The other end of the connection.
-    pub peer: SocketAddr,
-    /// When its head was read.
-    pub received: Timestamp,
     /// When an answer must have left.
     pub deadline: Instant,
 }

@@ -111,12 +111,7 @@ impl Gateway {
         let started = Instant::now();
         let address = self.address(&request, encrypted);
         let (head, body) = request.into_parts();
-        let request = RequestContext {
-            id: RequestId::new(),
-            peer,
-            received: self.rooms.clock.now(),
-            deadline: started + self.limits.deadline,
-        };
+        let request = RequestContext { id: RequestId::new(), deadline: started + self.limits.deadline };
         let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
         entry.peer = Some(peer);
         entry.user_agent = ledger::user_agent(&head.headers);
@@ -281,12 +276,14 @@ impl Gateway {
             Err(refusal) => answer::refuse(form, &request.id, &refusal),
         };
         ledger::answered(&mut entry, &response, condition, started.elapsed());
-        self.metrics.request(ledger::labels(&entry), started.elapsed(), ledger::charge(&entry));
+        let (mut labels, charge) = (ledger::labels(&entry), ledger::charge(&entry));
         if entry.who.is_none() {
             self.rooms.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
         } else if let Err(refusal) = self.record(entry).await {
             response = answer::refuse(form, &request.id, &refusal);
+            labels.status = response.status().as_u16();
         }
+        self.metrics.request(labels, started.elapsed(), charge);
         response
     }
 }
