@@ -46,11 +46,13 @@ enum Command {
     /// Check a configuration and its policies: every problem at once
     Check(check::Args),
     /// Test, explain and compare policies
-    #[command(subcommand)]
+    #[command(subcommand, after_help = "Example:\n  stepgate policy test policies")]
     Policy(policy::Command),
     /// Print the schema of the configuration
+    #[command(after_help = "Example:\n  stepgate config schema")]
     Config(config::Args),
     /// Verify and read the audit log
+    #[command(after_help = "Example:\n  stepgate audit verify /var/lib/stepgate/audit")]
     Audit(audit::Audit),
     /// Print a completion script for a shell
     #[command(after_help = "Example:\n  stepgate completions bash > /etc/bash_completion.d/stepgate")]
