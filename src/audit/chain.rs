@@ -9,6 +9,8 @@ use std::fmt;
 use aws_lc_rs::digest::{Context, SHA256};
 use serde::Deserialize;
 
+use super::merkle::{self, Tree};
+
 /// What stands before the last 64 digits of a line, and after them.
 const BEFORE: &[u8] = b",\"hash\":\"";
 const AFTER: &[u8] = b"\"}";
@@ -37,15 +39,29 @@ impl fmt::Display for Hash {
     }
 }
 
-/// The end of a chain: how many records it has, and the hash of the last.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// The end of a log: the hash of its last record, and the tree over all of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Head {
-    pub(super) records: u64,
     pub(super) hash: Hash,
+    pub(super) tree: Tree,
 }
 
 impl Head {
-    pub(super) const GENESIS: Self = Self { records: 0, hash: Hash::GENESIS };
+    /// The end of a log that has no record yet.
+    pub(super) fn genesis() -> Self {
+        Self { hash: Hash::GENESIS, tree: Tree::default() }
+    }
+
+    /// How many records the log has.
+    pub(super) fn records(&self) -> u64 {
+        self.tree.size()
+    }
+
+    /// Moves on by a record: its line without the newline, and the hash in it.
+    pub(super) fn advance(&mut self, line: &[u8], hash: Hash) {
+        self.hash = hash;
+        self.tree.push(merkle::leaf(line));
+    }
 }
 
 /// Why a line does not follow the one before it.
@@ -99,11 +115,11 @@ pub(super) fn seal(prev: Hash, body: &mut Vec<u8>) -> Hash {
     hash
 }
 
-/// The head after `line` (without its newline), if it follows `head`.
-pub(super) fn follow(head: Head, line: &[u8]) -> Result<Head, Misfit> {
+/// Moves `head` on by `line` (without its newline), if that follows it.
+pub(super) fn follow(head: &mut Head, line: &[u8]) -> Result<(), Misfit> {
     let (content, digits) = split(line).ok_or(Misfit::NotARecord)?;
     let links: Links<'_> = serde_json::from_slice(line).map_err(|_| Misfit::NotARecord)?;
-    let expected = head.records.saturating_add(1);
+    let expected = head.records().saturating_add(1);
     if links.metadata.sequence != expected {
         return Err(Misfit::Sequence { expected, found: links.metadata.sequence });
     }
@@ -114,7 +130,8 @@ pub(super) fn follow(head: Head, line: &[u8]) -> Result<Head, Misfit> {
     if hash.to_string().as_bytes() != digits {
         return Err(Misfit::Hash);
     }
-    Ok(Head { records: expected, hash })
+    head.advance(line, hash);
+    Ok(())
 }
 
 /// The hash a line claims to have, unchecked.
@@ -153,13 +170,15 @@ mod tests {
     #[test]
     fn a_sealed_line_follows_its_predecessor_only() {
         let (first, hash) = line(1, Hash::GENESIS);
-        let head = follow(Head::GENESIS, &first).unwrap();
-        assert_eq!(head, Head { records: 1, hash });
+        let mut head = Head::genesis();
+        follow(&mut head, &first).unwrap();
+        assert_eq!((head.records(), head.hash), (1, hash));
         let (second, _) = line(2, hash);
-        assert_eq!(follow(head, &second).unwrap().records, 2);
-        assert_eq!(follow(Head::GENESIS, &second), Err(Misfit::Sequence { expected: 1, found: 2 }));
+        assert_eq!(follow(&mut Head::genesis(), &second), Err(Misfit::Sequence { expected: 1, found: 2 }));
         let (other, _) = line(2, Hash::GENESIS);
-        assert_eq!(follow(head, &other), Err(Misfit::Prev));
+        assert_eq!(follow(&mut head, &other), Err(Misfit::Prev));
+        follow(&mut head, &second).unwrap();
+        assert_eq!(head.records(), 2);
     }
 
     /// Anyone can recompute the chain with a SHA-256 tool: the bytes of the previous hash, then the line without `hash`.

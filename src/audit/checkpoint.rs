@@ -1,24 +1,30 @@
 //! Signed checkpoints: how many records there were, the hash of the last, and when, under an Ed25519 signature.
 //!
-//! The form is that of a C2SP signed note (<https://c2sp.org/signed-note>) over a text like a C2SP tlog-checkpoint, with
-//! the hash of the chain in the place of a tree's root. Notes stand one after another in a file, each followed by an
+//! The form is a C2SP checkpoint (<https://c2sp.org/tlog-checkpoint>) in a signed note (<https://c2sp.org/signed-note>): the
+//! size and the root of the tree, then lines of our own. Notes stand one after another in a file, each followed by an
 //! empty line:
 //!
 //! ```text
 //! stepgate/audit
 //! 42
 //! R9Xk…=
+//! chain 8dPq…=
+//! tree Zk1u…=
 //! time 2026-11-22T21:24:18.123Z
 //!
 //! — stepgate/audit 3rT0…
 //!
 //! ```
+//!
+//! `chain` is the hash of the last record; `tree` the roots of the complete subtrees, from which the log is continued
+//! without its earlier records.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 
 use super::{
     chain::{Hash, Head},
     key::{PublicKey, SigningKey},
+    merkle::Tree,
     segment::Wrong,
 };
 use crate::clock::Timestamp;
@@ -26,28 +32,36 @@ use crate::clock::Timestamp;
 /// The first line of every checkpoint, and the name of its signer.
 pub(super) const ORIGIN: &str = "stepgate/audit";
 const SIGNER: &str = "\u{2014} stepgate/audit ";
-/// The lines of a note in a file: four of text, an empty one, the signature, an empty one.
-const LINES: usize = 7;
+const CHAIN: &str = "chain ";
+const TREE: &str = "tree ";
+const TIME: &str = "time ";
+/// The lines of a note in a file: six of text, an empty one, the signature, an empty one.
+const LINES: usize = 9;
 
 /// A checkpoint whose signature was checked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Checkpoint {
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Checkpoint<'a> {
     pub(super) head: Head,
+    /// The signed note, without the empty line after it.
+    pub(super) note: &'a str,
     /// The line of the file at which it begins, from 1.
     pub(super) line: u64,
 }
 
 /// The checkpoint of `head`, signed; `None` when the key cannot sign.
-pub(super) fn sign(head: Head, time: Timestamp, key: &SigningKey) -> Option<String> {
-    let hash = STANDARD.encode(head.hash.as_bytes());
-    let text = format!("{ORIGIN}\n{}\n{hash}\ntime {}\n", head.records, time.rfc3339());
+pub(super) fn sign(head: &Head, time: Timestamp, key: &SigningKey) -> Option<String> {
+    let base64 = |hash: Hash| STANDARD.encode(hash.as_bytes());
+    let (size, root, chain) = (head.records(), base64(head.tree.root()), base64(head.hash));
+    let peaks: Vec<u8> = head.tree.peaks().iter().flat_map(Hash::as_bytes).copied().collect();
+    let (tree, time) = (STANDARD.encode(peaks), time.rfc3339());
+    let text = format!("{ORIGIN}\n{size}\n{root}\n{CHAIN}{chain}\n{TREE}{tree}\n{TIME}{time}\n");
     let mut signature = key.public().id().to_vec();
     signature.extend_from_slice(&key.sign(text.as_bytes())?);
     Some(format!("{text}\n{SIGNER}{}\n\n", STANDARD.encode(signature)))
 }
 
 /// The checkpoints of a file in order, and what is wrong at which line after the last good one.
-pub(super) fn read(text: &str, keys: &[PublicKey]) -> (Vec<Checkpoint>, Option<(u64, Wrong)>) {
+pub(super) fn read<'a>(text: &'a str, keys: &[PublicKey]) -> (Vec<Checkpoint<'a>>, Option<(u64, Wrong)>) {
     let mut checkpoints = Vec::new();
     let mut rest = text;
     let mut line = 1;
@@ -56,8 +70,9 @@ pub(super) fn read(text: &str, keys: &[PublicKey]) -> (Vec<Checkpoint>, Option<(
             return (checkpoints, Some((line, Wrong::CheckpointUnfinished)));
         };
         let (note, after) = rest.split_at(end);
+        let note = note.strip_suffix('\n').unwrap_or(note);
         match open(note, keys) {
-            Ok(head) => checkpoints.push(Checkpoint { head, line }),
+            Ok(head) => checkpoints.push(Checkpoint { head, note, line }),
             Err(wrong) => return (checkpoints, Some((line, wrong))),
         }
         rest = after;
@@ -79,25 +94,37 @@ fn end_of_note(text: &str) -> Option<usize> {
     text.match_indices('\n').nth(LINES - 1).map(|(at, _)| at + 1)
 }
 
-fn open(note: &str, keys: &[PublicKey]) -> Result<Head, Wrong> {
+/// The head that a note signs, if one of `keys` signed it.
+pub(super) fn open(note: &str, keys: &[PublicKey]) -> Result<Head, Wrong> {
     let (text, signature) = note.split_once("\n\n").ok_or(Wrong::CheckpointForm)?;
     let text = format!("{text}\n");
     let signature = signature
         .strip_prefix(SIGNER)
-        .and_then(|rest| rest.strip_suffix("\n\n"))
+        .and_then(|rest| rest.strip_suffix('\n'))
         .and_then(|base64| STANDARD.decode(base64).ok())
         .ok_or(Wrong::CheckpointForm)?;
     let (id, signature) = signature.split_first_chunk::<4>().ok_or(Wrong::CheckpointForm)?;
     if !keys.iter().any(|key| key.id() == *id && key.verifies(text.as_bytes(), signature)) {
         return Err(Wrong::Signature);
     }
+    head(&text).ok_or(Wrong::CheckpointForm)
+}
+
+/// The head that a checkpoint's text describes, if its parts agree.
+fn head(text: &str) -> Option<Head> {
     let mut lines = text.lines();
-    let (Some(ORIGIN), Some(records), Some(hash)) = (lines.next(), lines.next(), lines.next()) else {
-        return Err(Wrong::CheckpointForm);
-    };
-    let records = records.parse().map_err(|_| Wrong::CheckpointForm)?;
-    let hash = STANDARD.decode(hash).ok().and_then(|hash| hash.try_into().ok()).ok_or(Wrong::CheckpointForm)?;
-    Ok(Head { records, hash: Hash::from_bytes(hash) })
+    let (ORIGIN, size) = (lines.next()?, lines.next()?.parse().ok()?) else { return None };
+    let root = hash(lines.next()?)?;
+    let chain = hash(lines.next()?.strip_prefix(CHAIN)?)?;
+    let peaks = STANDARD.decode(lines.next()?.strip_prefix(TREE)?).ok()?;
+    let (peaks, []) = peaks.as_chunks::<32>() else { return None };
+    let tree = Tree::new(size, peaks.iter().copied().map(Hash::from_bytes).collect())?;
+    (tree.root() == root).then_some(Head { hash: chain, tree })
+}
+
+/// A hash as it is written in a note.
+pub(super) fn hash(base64: &str) -> Option<Hash> {
+    STANDARD.decode(base64).ok()?.try_into().ok().map(Hash::from_bytes)
 }
 
 #[cfg(test)]
@@ -109,18 +136,20 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let key = SigningKey::load_or_make(&directory.path().join("key")).unwrap();
         let time = Timestamp::from_secs(1_795_375_762);
-        let heads = [Head::GENESIS, Head { records: 42, hash: Hash::from_bytes([3; 32]) }];
-        let text: String = heads.iter().map(|head| sign(*head, time, &key).unwrap()).collect();
+        let mut later = Head::genesis();
+        (0..42_u8).for_each(|n| later.advance(&[n], Hash::from_bytes([n; 32])));
+        let heads = [Head::genesis(), later];
+        let text: String = heads.iter().map(|head| sign(head, time, &key).unwrap()).collect();
 
         let (checkpoints, wrong) = read(&text, &[key.public()]);
         assert_eq!(wrong, None);
-        assert_eq!(checkpoints.iter().map(|c| c.head).collect::<Vec<_>>(), heads);
-        assert_eq!(checkpoints[1].line, 8);
+        assert_eq!(checkpoints.iter().map(|c| c.head.clone()).collect::<Vec<_>>(), heads);
+        assert_eq!(checkpoints[1].line, 10);
 
         let torn = text.strip_suffix('\n').unwrap();
         let (checkpoints, wrong) = read(torn, &[key.public()]);
-        assert_eq!((checkpoints.len(), wrong), (1, Some((8, Wrong::CheckpointUnfinished))));
-        assert_eq!(finished(torn), sign(heads[0], time, &key).unwrap().len());
+        assert_eq!((checkpoints.len(), wrong), (1, Some((10, Wrong::CheckpointUnfinished))));
+        assert_eq!(finished(torn), sign(&heads[0], time, &key).unwrap().len());
 
         let other = SigningKey::load_or_make(&directory.path().join("other")).unwrap();
         assert_eq!(read(&text, &[other.public()]).1, Some((1, Wrong::Signature)));

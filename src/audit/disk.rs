@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    chain::{self, Head},
+    chain::{self, Hash},
     journal::AuditError,
     recover::sync_directory,
     segment::SegmentName,
@@ -110,12 +110,12 @@ impl OpenSegment {
         Ok(())
     }
 
-    /// Cuts what a failed write left, after reading back that the last whole line is the one that `head` ends in.
+    /// Cuts what a failed write left, after reading back that the last whole line is the one that `last` is the hash of.
     ///
     /// The files are opened anew: a kernel that failed to write a page reports it to each open file once and then calls
     /// the page clean, so a second sync of the same file proves nothing (PostgreSQL's "fsyncgate"). What is synced here
     /// is a length, over bytes that an earlier sync had already vouched for.
-    pub(super) fn mend(&self, head: Head) -> Result<(), AuditError> {
+    pub(super) fn mend(&self, last: Hash) -> Result<(), AuditError> {
         self.check_place(self.attempted)?;
         let failed = |source| AuditError::at(&self.path, "mend", source);
         let lines = OpenOptions::new().read(true).write(true).open(&self.path).map_err(failed)?;
@@ -123,7 +123,7 @@ impl OpenSegment {
             let mut line = vec![0; usize::try_from(self.length - self.tail).unwrap_or(0)];
             lines.read_exact_at(&mut line, self.tail).map_err(failed)?;
             let hash = line.strip_suffix(b"\n").and_then(chain::claimed);
-            if hash != Some(head.hash.to_string().as_str()) {
+            if hash != Some(last.to_string().as_str()) {
                 return Err(AuditError::Changed(self.path.clone()));
             }
         }
@@ -156,26 +156,26 @@ impl OpenSegment {
 mod tests {
     use super::*;
 
-    fn segment(directory: &Path) -> (OpenSegment, Head) {
+    fn segment(directory: &Path) -> (OpenSegment, Hash) {
         let mut segment = OpenSegment::create(directory, SegmentName::FIRST, "notes", true).unwrap();
         let mut line = br#"{"prev":""}"#.to_vec();
-        let hash = chain::seal(Head::GENESIS.hash, &mut line);
+        let hash = chain::seal(Hash::GENESIS, &mut line);
         segment.write(&line, 0).unwrap();
-        (segment, Head { records: 1, hash })
+        (segment, hash)
     }
 
     /// What a write leaves that stops halfway: bytes beyond the length, no longer than it tried.
     #[test]
     fn the_bytes_of_a_failed_write_are_cut_and_the_rest_stays() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut segment, head) = segment(directory.path());
+        let (mut segment, last) = segment(directory.path());
         let whole = std::fs::read(&segment.path).unwrap();
         segment.attempted += 100;
         segment.lines.write_all(b"half a rec").unwrap();
         segment.notes.write_all(b"half a note").unwrap();
         assert!(matches!(segment.write(b"more\n", 0), Err(AuditError::Changed(_))), "never written behind");
 
-        segment.mend(head).unwrap();
+        segment.mend(last).unwrap();
         assert_eq!(std::fs::read(&segment.path).unwrap(), whole);
         assert_eq!(std::fs::read(&segment.notes_path).unwrap(), b"notes");
     }
@@ -183,17 +183,17 @@ mod tests {
     #[test]
     fn what_another_program_did_to_the_file_is_not_mended_away() {
         let directory = tempfile::tempdir().unwrap();
-        let (mut segment, head) = segment(directory.path());
+        let (mut segment, last) = segment(directory.path());
         segment.lines.write_all(b"planted").unwrap();
-        assert!(matches!(segment.mend(head), Err(AuditError::Changed(_))));
+        assert!(matches!(segment.mend(last), Err(AuditError::Changed(_))));
 
         let (segment, _) = self::segment(tempfile::tempdir().unwrap().path());
-        assert!(matches!(segment.mend(head), Err(AuditError::Gone(_))));
+        assert!(matches!(segment.mend(last), Err(AuditError::Gone(_))));
 
         let directory = tempfile::tempdir().unwrap();
-        let (segment, head) = self::segment(directory.path());
+        let (segment, last) = self::segment(directory.path());
         let text = std::fs::read_to_string(&segment.path).unwrap();
         std::fs::write(&segment.path, text.replace("\"hash\":\"", "\"hash\":\"0").replacen('}', "", 1)).unwrap();
-        assert!(matches!(segment.mend(head), Err(AuditError::Changed(_))));
+        assert!(matches!(segment.mend(last), Err(AuditError::Changed(_))));
     }
 }

@@ -5,12 +5,13 @@
 //! means 503. It refuses to know what a request means: the gateway fills an [`Entry`] from the proofs of the other rooms,
 //! and the entry has no member that could hold a body, a query's values, a token or a key.
 //!
-//! Three layers of promise, each made by one file:
+//! Four layers of promise, each made by one file:
 //!
 //! * `chain`: each line carries the hash of the line before, so a record cannot be changed, moved or taken out of the
 //!   middle without every later line showing it;
-//! * `checkpoint`: an Ed25519 signature over the head, at intervals, at the beginning of each segment and at each clean
-//!   stop, so the chain cannot be computed anew by anyone without the key, nor cut back below the last checkpoint;
+//! * `merkle`: a tree over the same lines, so that one record can be proven to somebody who has not the rest;
+//! * `checkpoint`: an Ed25519 signature over chain and tree, at intervals, at the beginning of each segment and at each clean
+//!   stop, so that neither can be computed anew by anyone without the key, nor cut back below the last checkpoint;
 //! * `verify`: what of this can be checked, and how far, said in words. A log cut back together with its checkpoints is
 //!   not found by the log alone.
 //!
@@ -27,7 +28,9 @@ mod draw;
 mod fields;
 mod journal;
 mod key;
+mod merkle;
 mod ocsf;
+mod prove;
 mod reader;
 mod record;
 mod recover;
@@ -41,6 +44,8 @@ mod walk;
 mod writer;
 
 #[cfg(test)]
+mod prove_tests;
+#[cfg(test)]
 mod reading_tests;
 #[cfg(test)]
 mod samples;
@@ -51,6 +56,7 @@ pub use chain::{Hash, Misfit};
 pub use fields::Unreadable;
 pub use journal::{AuditError, Config, Durability, Journal, Unavailable};
 pub use key::{KeyProblem, PublicKey};
+pub use prove::{NotProven, ProveError, Proven, ProvenRecord, prove, public_keys};
 pub use reader::Reader;
 pub use record::{
     Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Record, Ruling, Sequence, Suppressed, Upstream,

@@ -148,16 +148,22 @@ fn first_time(path: &Path, exists: bool) -> Result<Option<i64>, AuditError> {
 }
 
 /// The head before a segment, as its first checkpoint signs it.
-fn opening_head(directory: &Path, segment: &Segment, keys: &[PublicKey]) -> Result<Head, AuditError> {
-    if segment.name == SegmentName::FIRST || !segment.has_checkpoints {
-        return Ok(Head { records: segment.name.first.saturating_sub(1), ..Head::GENESIS });
+pub(super) fn opening_head(directory: &Path, segment: &Segment, keys: &[PublicKey]) -> Result<Head, AuditError> {
+    if segment.name == SegmentName::FIRST {
+        return Ok(Head::genesis());
     }
     let notes = segment.name.checkpoints(directory);
+    if !segment.has_checkpoints {
+        let file = segment.name.lines(directory);
+        let sequence = Some(segment.name.first);
+        return Err(Damage { file, line: 0, sequence, wrong: Wrong::CheckpointsMissing }.into());
+    }
     let bytes = std::fs::read(&notes).map_err(|source| AuditError::at(&notes, "read", source))?;
-    let (checkpoints, wrong) = checkpoint::read(&String::from_utf8_lossy(&bytes), keys);
+    let text = String::from_utf8_lossy(&bytes);
+    let (checkpoints, wrong) = checkpoint::read(&text, keys);
     let damage = |line, wrong| Damage { file: notes.clone(), line, sequence: Some(segment.name.first), wrong };
     match (checkpoints.first(), wrong) {
-        (Some(first), _) => Ok(first.head),
+        (Some(first), _) => Ok(first.head.clone()),
         (None, Some((line, wrong))) => Err(damage(line, wrong).into()),
         (None, None) => Err(damage(0, Wrong::CheckpointsMissing).into()),
     }

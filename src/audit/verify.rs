@@ -117,11 +117,11 @@ fn pass(directory: &Path, public_key: Option<&Path>, tally: &mut Tally) -> Resul
         Some(path) => given_keys(path)?,
         None => keys_beside(directory)?,
     };
-    let mut walk = Walk { directory, keys: &keys, head: Head::GENESIS };
+    let mut walk = Walk { directory, keys: &keys, head: Head::genesis() };
     let last = segments.last().copied();
     for segment in &segments {
         let walked = walk.segment(segment, Some(*segment) == last, |_| {});
-        tally.records = walk.head.records;
+        tally.records = walk.head.records();
         let walked = walked?;
         tally.segments += 1;
         tally.checkpoints += walked.checkpoints;
@@ -131,12 +131,12 @@ fn pass(directory: &Path, public_key: Option<&Path>, tally: &mut Tally) -> Resul
     Ok(())
 }
 
-fn given_keys(path: &Path) -> Result<Vec<PublicKey>, AuditError> {
+pub(super) fn given_keys(path: &Path) -> Result<Vec<PublicKey>, AuditError> {
     let text = std::fs::read_to_string(path).map_err(|source| AuditError::at(path, "read", source))?;
     key::read_public_keys(&text).map_err(|problem| AuditError::Key { file: path.to_owned(), problem })
 }
 
-fn keys_beside(directory: &Path) -> Result<Vec<PublicKey>, AuditError> {
+pub(super) fn keys_beside(directory: &Path) -> Result<Vec<PublicKey>, AuditError> {
     let file = directory.join(PUBLIC_KEY);
     let keys = std::fs::read_to_string(&file).ok().and_then(|text| key::read_public_keys(&text).ok());
     keys.ok_or_else(|| Damage { file, line: 0, sequence: None, wrong: Wrong::PublicKey }.into())

@@ -50,7 +50,7 @@ impl Walk<'_> {
         if !segment.has_lines && !is_last {
             return Err(self.damage(&lines, 0, Wrong::LinesMissing));
         }
-        let expected = self.head.records.saturating_add(1);
+        let expected = self.head.records().saturating_add(1);
         if name.first != expected {
             return Err(self.damage(&lines, 0, Wrong::SegmentStart { named: name.first, expected }));
         }
@@ -66,7 +66,7 @@ impl Walk<'_> {
             self.lines(&lines, &notes, is_last, &mut due, &mut walked, &mut visit)?;
         }
         if let Some(ahead) = due.next() {
-            let wrong = Wrong::CutBack { signed: ahead.head.records, found: self.head.records };
+            let wrong = Wrong::CutBack { signed: ahead.head.records(), found: self.head.records() };
             return Err(self.damage(&notes, ahead.line, wrong));
         }
         match wrong {
@@ -79,14 +79,14 @@ impl Walk<'_> {
     fn opening(
         &self,
         notes: &Path,
-        checkpoints: &[Checkpoint],
+        checkpoints: &[Checkpoint<'_>],
         wrong: Option<&(u64, Wrong)>,
     ) -> Result<(), AuditError> {
-        let expected = self.head.records;
+        let expected = self.head.records();
         match (checkpoints.first(), wrong) {
-            (Some(first), _) if first.head.records == expected => Ok(()),
+            (Some(first), _) if first.head.records() == expected => Ok(()),
             (Some(first), _) => {
-                Err(self.damage(notes, first.line, Wrong::CheckpointOrder { expected, found: first.head.records }))
+                Err(self.damage(notes, first.line, Wrong::CheckpointOrder { expected, found: first.head.records() }))
             }
             (None, Some((line, wrong))) => Err(self.damage(notes, *line, wrong.clone())),
             (None, None) => Err(self.damage(notes, 0, Wrong::CheckpointsMissing)),
@@ -98,7 +98,7 @@ impl Walk<'_> {
         path: &Path,
         notes: &Path,
         is_last: bool,
-        due: &mut Peekable<slice::Iter<'_, Checkpoint>>,
+        due: &mut Peekable<slice::Iter<'_, Checkpoint<'_>>>,
         walked: &mut Walked,
         visit: &mut impl FnMut(Line<'_>),
     ) -> Result<(), AuditError> {
@@ -114,8 +114,8 @@ impl Walk<'_> {
                 walked.torn = true;
                 break;
             }
-            self.head =
-                chain::follow(self.head, line.bytes).map_err(|misfit| self.damage(path, line.number, misfit.into()))?;
+            let followed = chain::follow(&mut self.head, line.bytes);
+            followed.map_err(|misfit| self.damage(path, line.number, misfit.into()))?;
             (walked.tail, walked.length) = (line.offset, line.end());
             visit(line);
             self.settle(notes, due, walked)?;
@@ -127,28 +127,28 @@ impl Walk<'_> {
     fn settle(
         &self,
         notes: &Path,
-        due: &mut Peekable<slice::Iter<'_, Checkpoint>>,
+        due: &mut Peekable<slice::Iter<'_, Checkpoint<'_>>>,
         walked: &mut Walked,
     ) -> Result<(), AuditError> {
-        while let Some(checkpoint) = due.next_if(|checkpoint| checkpoint.head.records <= self.head.records) {
-            let signed = checkpoint.head;
-            if signed.records < self.head.records {
-                let wrong = Wrong::CheckpointOrder { expected: self.head.records, found: signed.records };
+        while let Some(checkpoint) = due.next_if(|checkpoint| checkpoint.head.records() <= self.head.records()) {
+            let signed = &checkpoint.head;
+            if signed.records() < self.head.records() {
+                let wrong = Wrong::CheckpointOrder { expected: self.head.records(), found: signed.records() };
                 return Err(self.damage(notes, checkpoint.line, wrong));
             }
-            if signed.hash != self.head.hash {
-                let wrong = Wrong::CheckpointHash(signed.records);
-                let sequence = Some(signed.records);
+            if *signed != self.head {
+                let wrong = Wrong::CheckpointHash(signed.records());
+                let sequence = Some(signed.records());
                 return Err(Damage { file: notes.to_owned(), line: checkpoint.line, sequence, wrong }.into());
             }
-            walked.signed = signed.records;
+            walked.signed = signed.records();
         }
         Ok(())
     }
 
     /// What is wrong after the head.
     pub(super) fn damage(&self, file: &Path, line: u64, wrong: Wrong) -> AuditError {
-        let sequence = Some(self.head.records.saturating_add(1));
+        let sequence = Some(self.head.records().saturating_add(1));
         Damage { file: file.to_owned(), line, sequence, wrong }.into()
     }
 }

@@ -95,9 +95,9 @@ impl Writer {
                 (segment, found.head, found.signed, found.unanswered)
             }
             None => {
-                let opening = checkpoint::sign(Head::GENESIS, now, &key).ok_or(AuditError::Sign)?;
+                let opening = checkpoint::sign(&Head::genesis(), now, &key).ok_or(AuditError::Sign)?;
                 let segment = OpenSegment::create(&config.directory, SegmentName::FIRST, &opening, sync)?;
-                (segment, Head::GENESIS, 0, Vec::new())
+                (segment, Head::genesis(), 0, Vec::new())
             }
         };
         let mut writer = Self {
@@ -115,12 +115,12 @@ impl Writer {
             poison: None,
             orphans: Vec::new(),
         };
-        let mut batch = Batch::new(writer.head);
+        let mut batch = Batch::new(writer.head.clone());
         for orphan in orphans {
             batch.push(now, orphan.recovered())?;
         }
         if !batch.bytes.is_empty() {
-            writer.write(&batch)?;
+            writer.write(batch)?;
         }
         Ok(writer)
     }
@@ -155,7 +155,7 @@ impl Writer {
         if let Err(error) = self.mend(now) {
             return self.refuse(appends, &error);
         }
-        let mut batch = Batch::new(self.head);
+        let mut batch = Batch::new(self.head.clone());
         let orphans = std::mem::take(&mut self.orphans);
         for orphan in &orphans {
             // An outcome that could be rendered once can be rendered again.
@@ -166,7 +166,7 @@ impl Writer {
         if batch.bytes.is_empty() {
             return self.keep_up(now, is_last);
         }
-        match self.write(&batch) {
+        match self.write(batch) {
             Ok(()) => {
                 self.refusal_bytes += refusal_bytes;
                 written.into_iter().for_each(|(append, sequence)| append.answer(Ok(sequence)));
@@ -220,13 +220,13 @@ impl Writer {
     }
 
     /// Writes a batch and moves the head.
-    fn write(&mut self, batch: &Batch) -> Result<(), AuditError> {
+    fn write(&mut self, batch: Batch) -> Result<(), AuditError> {
         let begun = Instant::now();
         self.segment.write(&batch.bytes, batch.tail)?;
         if self.config.durability == Durability::Fsync {
             self.shared.synced(begun.elapsed());
         }
-        self.shared.records.fetch_add(batch.head.records - self.head.records, Ordering::Relaxed);
+        self.shared.records.fetch_add(batch.head.records() - self.head.records(), Ordering::Relaxed);
         self.shared.suppressed.fetch_add(batch.suppressed, Ordering::Relaxed);
         if batch.suppressed > 0 {
             self.counted = self.clock.now();
@@ -237,7 +237,7 @@ impl Writer {
 
     /// Signs and rotates when that is due.
     fn keep_up(&mut self, now: Timestamp, is_last: bool) {
-        let unsigned = self.head.records - self.signed.0;
+        let unsigned = self.head.records() - self.signed.0;
         let result = if self.segment.length() >= self.config.segment_bytes {
             self.rotate(now)
         } else if is_last
@@ -254,7 +254,7 @@ impl Writer {
     }
 
     fn sign(&mut self, now: Timestamp) -> Result<(), AuditError> {
-        let note = checkpoint::sign(self.head, now, &self.key).ok_or(AuditError::Sign)?;
+        let note = checkpoint::sign(&self.head, now, &self.key).ok_or(AuditError::Sign)?;
         self.segment.note(&note)?;
         self.has_signed(now);
         Ok(())
@@ -262,8 +262,8 @@ impl Writer {
 
     /// Begins the next segment, whose first checkpoint signs all before it.
     fn rotate(&mut self, now: Timestamp) -> Result<(), AuditError> {
-        let name = SegmentName { number: self.segment.name.number + 1, first: self.head.records + 1 };
-        let opening = checkpoint::sign(self.head, now, &self.key).ok_or(AuditError::Sign)?;
+        let name = SegmentName { number: self.segment.name.number + 1, first: self.head.records() + 1 };
+        let opening = checkpoint::sign(&self.head, now, &self.key).ok_or(AuditError::Sign)?;
         let sync = self.config.durability == Durability::Fsync;
         self.segment = OpenSegment::create(&self.config.directory, name, &opening, sync)?;
         self.refusal_bytes = 0;
@@ -272,7 +272,7 @@ impl Writer {
     }
 
     fn has_signed(&mut self, now: Timestamp) {
-        self.signed = (self.head.records, now);
+        self.signed = (self.head.records(), now);
         self.shared.checkpoints.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -283,7 +283,7 @@ impl Writer {
         if too_soon {
             return Err(Arc::clone(&poison.error));
         }
-        match self.segment.mend(self.head).and_then(|()| self.rotate(now)) {
+        match self.segment.mend(self.head.hash).and_then(|()| self.rotate(now)) {
             Ok(()) => {
                 tracing::info!(segment = self.segment.name.number, "the audit log can be written again");
                 self.poison = None;
@@ -337,7 +337,7 @@ impl Batch {
     }
 
     fn push(&mut self, time: Timestamp, entry: Entry) -> Result<Sequence, AuditError> {
-        let sequence = Sequence(self.head.records + 1);
+        let sequence = Sequence(self.head.records() + 1);
         let record = Record { sequence, time, entry };
         let mut line = ocsf::render(&record, &self.head.hash.to_string()).map_err(AuditError::Record)?;
         let hash = chain::seal(self.head.hash, &mut line);
@@ -346,7 +346,7 @@ impl Batch {
         }
         self.tail = self.bytes.len() as u64;
         self.bytes.extend_from_slice(&line);
-        self.head = Head { records: sequence.0, hash };
+        self.head.advance(line.strip_suffix(b"\n").unwrap_or(&line), hash);
         Ok(sequence)
     }
 }
