@@ -20,6 +20,7 @@
 //! Requests refused before an identity is known come through [`Journal::refuse`], which never waits and never starves the
 //! others. `trace` and `tail` read the log for people, and check nothing. The names of a record's members are in `ocsf` and `fields`; those names are a promise to scripts.
 
+mod anchored;
 mod chain;
 mod checkpoint;
 mod disk;
@@ -66,4 +67,4 @@ pub use segment::{Damage, Wrong};
 pub use status::{Counters, Health, SYNC_BUCKETS, Status};
 pub use tail::Filter;
 pub use trace::{Call, Outcome, Totals, Trace, TraceError, Try, TryKey, Visit, trace};
-pub use verify::{FirstBad, Report, Trust, verify};
+pub use verify::{Evidence, FirstBad, Report, Trust, verify};

@@ -27,7 +27,7 @@ fn opened(directory: &std::path::Path, segment_bytes: u64) -> Journal {
 #[tokio::test]
 async fn every_record_of_every_segment_is_proven_to_a_stranger() {
     let directory = written(20, 8 * 1024).await;
-    assert!(verify(directory.path(), None).unwrap().segments > 3);
+    assert!(verify(directory.path(), &Evidence::default()).unwrap().segments > 3);
     let keys = public_keys(&directory.path().join("checkpoint.pub")).unwrap();
     for n in 0..20 {
         let proven = prove(directory.path(), &format!("request-{n:02}")).unwrap();

@@ -88,6 +88,9 @@ pub enum Wrong {
         /// What it signs.
         found: u64,
     },
+    /// A checkpoint kept elsewhere was made of other records.
+    #[error("the log is not the one that was anchored: its first {0} records are others")]
+    Anchor(u64),
     /// The log was cut back below a signed checkpoint.
     #[error("the log was cut back: {signed} records are signed, {found} are here")]
     CutBack {

@@ -46,15 +46,20 @@ fn crash(directory: &Path) -> tempfile::TempDir {
 }
 
 fn verified(directory: &Path) -> Report {
-    let report = verify(directory, None).unwrap();
+    let report = verify(directory, &Evidence::default()).unwrap();
     assert!(report.ok, "{report:?}");
     report
 }
 
 fn refused(directory: &Path) -> FirstBad {
-    let report = verify(directory, None).unwrap();
+    let report = verify(directory, &Evidence::default()).unwrap();
     assert!(!report.ok, "{report:?}");
     report.first_bad.unwrap()
+}
+
+/// A reader who trusts his own copy of the key.
+fn with_key(key: &Path) -> Evidence {
+    Evidence { public_key: Some(key.to_owned()), ..Evidence::default() }
 }
 
 /// A closed log of `records` outcomes, in segments of `segment_bytes`.
@@ -470,11 +475,76 @@ async fn a_planted_segment_is_found() {
 async fn a_log_written_anew_under_another_key_does_not_pass_the_reader_s_own() {
     let (ours, theirs) = (written(3, 1 << 20).await, written(3, 1 << 20).await);
     let key = ours.path().join("checkpoint.pub");
-    let report = verify(ours.path(), Some(&key)).unwrap();
+    let report = verify(ours.path(), &with_key(&key)).unwrap();
     assert_eq!(report.promise, "consistent, unchanged by anyone without the given key, signed up to record 3");
     assert!(verified(theirs.path()).ok);
-    let report = verify(theirs.path(), Some(&key)).unwrap();
+    let report = verify(theirs.path(), &with_key(&key)).unwrap();
     assert_eq!(report.first_bad.unwrap().wrong, Wrong::Signature.to_string());
+}
+
+/// The checkpoints of a log at some moment, kept elsewhere.
+fn anchor(directory: &Path) -> tempfile::TempDir {
+    let elsewhere = tempfile::tempdir().unwrap();
+    for file in files(directory, ".checkpoints") {
+        fs::copy(&file, elsewhere.path().join(file.file_name().unwrap())).unwrap();
+    }
+    elsewhere
+}
+
+#[tokio::test]
+async fn a_log_cut_back_head_and_tail_together_is_found_by_an_anchor_alone() {
+    let directory = written(4, 1 << 20).await;
+    let earlier = crash(directory.path());
+    let journal = open(directory.path());
+    for n in 0..3 {
+        journal.append(entry(Phase::Outcome, &n.to_string())).await.unwrap();
+    }
+    journal.close().await.unwrap();
+    let elsewhere = anchor(directory.path());
+    let evidence = Evidence { anchors: vec![elsewhere.path().to_owned()], ..Evidence::default() };
+
+    let report = verify(directory.path(), &evidence).unwrap();
+    let promise = "consistent, key self-asserted, signed up to record 7; nothing anchored was cut back or changed";
+    assert_eq!((report.ok, report.anchored, &*report.promise), (true, 3, promise));
+
+    assert!(verified(earlier.path()).ok, "by itself the earlier log is whole");
+    let bad = verify(earlier.path(), &evidence).unwrap().first_bad.unwrap();
+    assert_eq!(bad.wrong, "the log was cut back: 7 records are signed, 4 are here");
+    assert!(bad.file.starts_with(elsewhere.path().to_str().unwrap()), "{}", bad.file);
+
+    // The same key, as many records, and others: what only the owner of the key can write.
+    let config = Config { signing_key: directory.path().join("signing.key"), ..Config::in_directory(earlier.path()) };
+    let journal = Journal::open(config, clock().0).unwrap();
+    for n in 0..3 {
+        journal.append(entry(Phase::Outcome, &format!("other {n}"))).await.unwrap();
+    }
+    journal.close().await.unwrap();
+    assert!(verified(earlier.path()).ok);
+    let bad = verify(earlier.path(), &evidence).unwrap().first_bad.unwrap();
+    assert_eq!(bad.wrong, Wrong::Anchor(7).to_string());
+}
+
+#[tokio::test]
+async fn an_anchor_may_be_a_single_note_and_must_be_signed() {
+    let directory = written(3, 1 << 20).await;
+    let notes = fs::read_to_string(&files(directory.path(), ".checkpoints")[0]).unwrap();
+    let last = notes.trim_end().rsplit_once("\n\nstepgate/audit\n").unwrap().1;
+    let elsewhere = tempfile::tempdir().unwrap();
+    let file = elsewhere.path().join("note");
+    let evidence = Evidence { anchors: vec![file.clone()], ..Evidence::default() };
+    fs::write(&file, format!("stepgate/audit\n{last}\n")).unwrap();
+    assert_eq!(verify(directory.path(), &evidence).unwrap().anchored, 1);
+    for (text, wrong) in [
+        (String::new(), Wrong::CheckpointUnfinished),
+        (format!("stepgate/audit\n{}\n", last.replacen('3', "2", 1)), Wrong::Signature),
+        ("nothing of the kind\n".to_owned(), Wrong::CheckpointUnfinished),
+    ] {
+        fs::write(&file, &text).unwrap();
+        let bad = verify(directory.path(), &evidence).unwrap().first_bad.unwrap();
+        assert_eq!(bad.wrong, wrong.to_string(), "{text:?}");
+    }
+    fs::remove_file(&file).unwrap();
+    assert!(matches!(verify(directory.path(), &evidence), Err(AuditError::File { .. })));
 }
 
 #[tokio::test]
@@ -517,6 +587,6 @@ proptest! {
         let at = byte.index(content.len());
         content[at] ^= 1 << bit;
         fs::write(path, content).unwrap();
-        prop_assert!(!verify(copy.path(), None).unwrap().ok, "{}:{at} bit {bit}", path.display());
+        prop_assert!(!verify(copy.path(), &Evidence::default()).unwrap().ok, "{}:{at} bit {bit}", path.display());
     }
 }

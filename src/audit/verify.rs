@@ -3,13 +3,14 @@
 //! What a pass can promise depends on whose key checked it, and [`Report::promise`] says which. With the key that lies
 //! beside the log, whoever can rewrite the directory can rewrite the key too; with a copy of the reader's own, nobody
 //! without the private key changed a signed record. Neither shows a log cut back to an earlier checkpoint together with
-//! everything that came after it.
+//! everything that came after it: that takes a later checkpoint kept elsewhere, an anchor.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::{
+    anchored::Anchored,
     chain::Head,
     journal::{AuditError, PUBLIC_KEY},
     key::{self, PublicKey},
@@ -28,6 +29,15 @@ pub enum Trust {
     Given,
 }
 
+/// What the reader holds the log against.
+#[derive(Clone, Debug, Default)]
+pub struct Evidence {
+    /// The public keys to trust (PEM), instead of those beside the log.
+    pub public_key: Option<PathBuf>,
+    /// Checkpoints that were kept elsewhere: files of them, or directories of such files. The log must extend each.
+    pub anchors: Vec<PathBuf>,
+}
+
 /// What a verification found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
@@ -43,6 +53,8 @@ pub struct Report {
     pub segments: u64,
     /// Whether the last line is still being written, or was when its writer died. It was never acknowledged.
     pub unfinished: bool,
+    /// Checkpoints kept elsewhere that the log extends.
+    pub anchored: u64,
     /// Whose key checked the signatures.
     pub key: Trust,
     /// What this result promises, in words.
@@ -75,12 +87,12 @@ impl From<Damage> for FirstBad {
     }
 }
 
-/// Verifies the log in `directory`, with the key beside it or with the one in `public_key` alone. An error means that the
-/// files could not be read; a log that does not fit is a report.
-pub fn verify(directory: &Path, public_key: Option<&Path>) -> Result<Report, AuditError> {
-    let trust = if public_key.is_some() { Trust::Given } else { Trust::SelfAsserted };
+/// Verifies the log in `directory`, by itself and against `evidence`. An error means that the files could not be read; a log
+/// that does not fit is a report.
+pub fn verify(directory: &Path, evidence: &Evidence) -> Result<Report, AuditError> {
+    let trust = if evidence.public_key.is_some() { Trust::Given } else { Trust::SelfAsserted };
     let mut tally = Tally::default();
-    let first_bad = match pass(directory, public_key, &mut tally) {
+    let first_bad = match pass(directory, evidence, &mut tally) {
         Ok(()) => None,
         Err(AuditError::Damaged(damage)) => Some(FirstBad::from(damage)),
         Err(error) => return Err(error),
@@ -92,6 +104,7 @@ pub fn verify(directory: &Path, public_key: Option<&Path>) -> Result<Report, Aud
         checkpoints: tally.checkpoints,
         segments: tally.segments,
         unfinished: tally.unfinished,
+        anchored: tally.anchored,
         key: trust,
         promise: promise(first_bad.is_none(), trust, &tally),
         first_bad,
@@ -105,29 +118,33 @@ struct Tally {
     checkpoints: u64,
     segments: u64,
     unfinished: bool,
+    anchored: u64,
 }
 
-fn pass(directory: &Path, public_key: Option<&Path>, tally: &mut Tally) -> Result<(), AuditError> {
+fn pass(directory: &Path, evidence: &Evidence, tally: &mut Tally) -> Result<(), AuditError> {
     let listing = segment::list(directory).map_err(|source| AuditError::at(directory, "list", source))?;
     if listing.segments.is_empty() && listing.strangers.is_empty() {
         return Err(Damage { file: directory.to_owned(), line: 0, sequence: None, wrong: Wrong::NoLog }.into());
     }
     let segments = recover::contiguous(directory, listing)?;
-    let keys = match public_key {
+    let keys = match &evidence.public_key {
         Some(path) => given_keys(path)?,
         None => keys_beside(directory)?,
     };
+    let mut anchored = Anchored::read(&evidence.anchors, &keys)?;
     let mut walk = Walk { directory, keys: &keys, head: Head::genesis() };
     let last = segments.last().copied();
     for segment in &segments {
-        let walked = walk.segment(segment, Some(*segment) == last, |_| {});
+        let walked = walk.segment(segment, Some(*segment) == last, |line| anchored.see(line.bytes));
         tally.records = walk.head.records();
         let walked = walked?;
+        anchored.first_bad()?;
         tally.segments += 1;
         tally.checkpoints += walked.checkpoints;
         tally.signed = tally.signed.max(walked.signed);
         tally.unfinished = walked.torn;
     }
+    tally.anchored = anchored.extended(tally.records)?;
     Ok(())
 }
 
@@ -154,6 +171,9 @@ fn promise(ok: bool, trust: Trust, tally: &Tally) -> String {
     let unsigned = tally.records.saturating_sub(tally.signed);
     if unsigned > 0 {
         promise.push_str(&format!("; the {unsigned} after it are chained and not yet signed"));
+    }
+    if tally.anchored > 0 {
+        promise.push_str("; nothing anchored was cut back or changed");
     }
     promise
 }

@@ -109,6 +109,8 @@ fn wrong_usage_is_2_and_help_shows_an_example() {
         "audit verify",
         "audit trace",
         "audit tail",
+        "audit prove",
+        "audit check",
         "completions",
     ] {
         let mut arguments: Vec<&str> = command.split_whitespace().collect();
@@ -235,6 +237,22 @@ async fn an_audit_log_that_was_changed_does_not_verify() {
     assert!(text.contains("SaveOrder") && text.contains("items/read") && text.contains("deny"), "{text}");
     let tail = run(&["audit", "tail", dir, "--decision", "deny"]);
     assert_eq!(String::from_utf8(tail.stdout).unwrap().lines().count(), 1);
+
+    let request = rig.records()[0].entry.request_id.to_string();
+    let proof = run(&["audit", "prove", &request, "--dir", dir]);
+    let kept = tempfile::tempdir().unwrap();
+    let (file, key) = (kept.path().join("proof.json"), log.join("checkpoint.pub"));
+    let check = |proof: &[u8]| {
+        fs::write(&file, proof).unwrap();
+        let arguments = ["audit", "check", file.to_str().unwrap(), "--public-key", key.to_str().unwrap()];
+        let output = run(&arguments);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let proven = format!("ok: 1 records of request {request} are in a log of 2 signed records\n");
+    assert_eq!(check(&proof.stdout), (Some(0), proven));
+    let lie = String::from_utf8(proof.stdout).unwrap().replacen("\\\"allow\\\"", "\\\"deny\\\"", 1);
+    assert_eq!(check(lie.as_bytes()).0, Some(5));
+    assert_eq!(run(&["audit", "verify", dir, "--anchor", dir]).status.code(), Some(0));
 
     let segment = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
     let segment = segment.into_iter().find(|file| file.extension().is_some_and(|ending| ending == "jsonl")).unwrap();

@@ -127,7 +127,7 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
 
     let mut rig = Arc::into_inner(rig).unwrap();
     rig.stop().await;
-    let report = stepgate::audit::verify(&rig.log(), None).unwrap();
+    let report = stepgate::audit::verify(&rig.log(), &stepgate::audit::Evidence::default()).unwrap();
     assert_eq!((report.ok, report.records, report.signed), (true, 2, 2), "the log was closed after the last answer");
 }
 

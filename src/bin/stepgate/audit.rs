@@ -1,4 +1,4 @@
-//! `stepgate audit`: verify, trace and tail a log.
+//! `stepgate audit`: verify, trace and tail a log, and prove single records from it.
 #![allow(clippy::print_stderr, reason = "a command tells a person why it failed on standard error")]
 
 use std::{
@@ -10,14 +10,15 @@ use std::{
 };
 
 use clap::{Args, Subcommand, ValueEnum};
-use stepgate::audit::{self, AuditError, Filter, Phase, Reader, Report, Trace, Verdict};
+use serde_json::json;
+use stepgate::audit::{self, AuditError, Evidence, Filter, Phase, Proven, Reader, Report, Trace, Verdict};
 
 use crate::exit;
 
 /// How often `tail -f` looks for more.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Verify, trace and tail the audit log.
+/// Verify, trace and tail the audit log, and prove single records from it.
 #[derive(Args, Debug)]
 pub(crate) struct Audit {
     #[command(subcommand)]
@@ -29,6 +30,8 @@ enum Command {
     Verify(Verify),
     Trace(TraceOf),
     Tail(Tail),
+    Prove(Prove),
+    Check(Check),
 }
 
 /// Recompute every hash and signature, and name the first record that does not fit.
@@ -43,6 +46,10 @@ struct Verify {
     /// Trust only this public key (PEM) instead of the one that lies beside the log.
     #[arg(long, value_name = "FILE")]
     public_key: Option<PathBuf>,
+    /// A checkpoint, a file of them or a directory of such files, kept where the log's owner cannot change it: the log must
+    /// extend each. Can be given more than once.
+    #[arg(long, value_name = "PATH")]
+    anchor: Vec<PathBuf>,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     format: ReportFormat,
@@ -103,6 +110,40 @@ struct Tail {
     format: ReportFormat,
 }
 
+/// Prove that the records of a request are in the log: print them with their audit paths and a signed checkpoint, as JSON.
+///
+/// Whoever gets the output can check it with the public key alone, by `stepgate audit check` or by a program of his own:
+/// each proof is a C2SP tlog-proof over the record's line.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  stepgate audit prove 019a8c1e-8f5b-7c60-b5a5-0d6f3c2f1b44 --dir /var/lib/stepgate/audit > proof.json"
+)]
+struct Prove {
+    /// The request's id, as the caller got it in x-stepgate-request-id.
+    #[arg(value_name = "REQUEST_ID")]
+    request: String,
+    /// The log's directory.
+    #[arg(long = "dir", value_name = "DIR")]
+    directory: PathBuf,
+}
+
+/// Check the output of `audit prove` with a public key. Needs no log.
+///
+/// Exits 0 when every record is proven and 5 when one is not.
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  stepgate audit check proof.json --public-key checkpoint.pub")]
+struct Check {
+    /// The output of `audit prove`.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// The public key (PEM) of the checkpoints, from whoever runs the gateway.
+    #[arg(long, value_name = "FILE")]
+    public_key: PathBuf,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+    format: ReportFormat,
+}
+
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum ReportFormat {
     Text,
@@ -138,6 +179,8 @@ pub(crate) fn run(audit: Audit) -> ExitCode {
         Command::Verify(command) => verify(&command),
         Command::Trace(command) => trace(&command),
         Command::Tail(command) => tail(&command),
+        Command::Prove(command) => prove(&command),
+        Command::Check(command) => check(&command),
     };
     result.unwrap_or_else(|error| match error {
         // Whoever read the output has enough of it.
@@ -155,6 +198,12 @@ enum Failure {
     Log(#[from] AuditError),
     #[error(transparent)]
     Trace(#[from] audit::TraceError),
+    #[error(transparent)]
+    Prove(#[from] audit::ProveError),
+    #[error("cannot read {}: {source}", file.display())]
+    Proof { file: PathBuf, source: io::Error },
+    #[error("{} is no output of `audit prove`: {source}", file.display())]
+    NoProof { file: PathBuf, source: serde_json::Error },
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
     #[error("cannot print as JSON: {0}")]
@@ -162,7 +211,8 @@ enum Failure {
 }
 
 fn verify(command: &Verify) -> Result<ExitCode, Failure> {
-    let report = audit::verify(&command.directory, command.public_key.as_deref())?;
+    let evidence = Evidence { public_key: command.public_key.clone(), anchors: command.anchor.clone() };
+    let report = audit::verify(&command.directory, &evidence)?;
     let mut out = io::stdout().lock();
     match command.format {
         ReportFormat::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
@@ -181,8 +231,8 @@ fn write_report(out: &mut impl Write, directory: &Path, report: &Report) -> io::
     }
     writeln!(
         out,
-        "{} records that fit, {} signed, {} checkpoints, {} segments",
-        report.records, report.signed, report.checkpoints, report.segments
+        "{} records that fit, {} signed, {} checkpoints, {} segments, {} anchored checkpoints extended",
+        report.records, report.signed, report.checkpoints, report.segments, report.anchored
     )?;
     if report.unfinished {
         writeln!(out, "the last line is not finished: it is being written, or its writer died; nobody relied on it")?;
@@ -237,6 +287,33 @@ fn tail(command: &Tail) -> Result<ExitCode, Failure> {
         out.flush()?;
         std::thread::park_timeout(POLL);
     }
+}
+
+fn prove(command: &Prove) -> Result<ExitCode, Failure> {
+    let proven = audit::prove(&command.directory, &command.request)?;
+    writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&proven)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(command: &Check) -> Result<ExitCode, Failure> {
+    let file = || command.file.clone();
+    let text = std::fs::read_to_string(&command.file).map_err(|source| Failure::Proof { file: file(), source })?;
+    let proven: Proven = serde_json::from_str(&text).map_err(|source| Failure::NoProof { file: file(), source })?;
+    let checked = proven.check(&audit::public_keys(&command.public_key)?);
+    let mut out = io::stdout().lock();
+    let (request, records) = (&proven.request_id, proven.records.len());
+    match (command.format, &checked) {
+        (ReportFormat::Json, checked) => {
+            let (signed, error) = (checked.as_ref().ok(), checked.as_ref().err().map(ToString::to_string));
+            let report = json!({"ok": error.is_none(), "request_id": request, "records": records, "signed": signed, "error": error});
+            writeln!(out, "{report}")?;
+        }
+        (ReportFormat::Text, Ok(signed)) => {
+            writeln!(out, "ok: {records} records of request {request} are in a log of {signed} signed records")?;
+        }
+        (ReportFormat::Text, Err(error)) => writeln!(out, "NOT OK: request {request}: {error}")?,
+    }
+    Ok(if checked.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(exit::UNVERIFIED) })
 }
 
 impl Tail {
