@@ -3,12 +3,15 @@
 //! Context is what the caller claims; what the issuer says of the execution stands in the verified subject. [`agree`] puts
 //! the two together and refuses when they contradict each other. No secret is kept here.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
 
-use crate::access::{Assurance, ExecutionContext, Fact, MalformedContext};
+use crate::{
+    access::{Assurance, ExecutionContext, Fact, MalformedContext},
+    clock::Timestamp,
+};
 
 /// `x-stepgate-execution`: the execution ARN.
 pub const EXECUTION: HeaderName = HeaderName::from_static("x-stepgate-execution");
@@ -22,6 +25,9 @@ pub const ATTEMPT: HeaderName = HeaderName::from_static("x-stepgate-attempt");
 pub const REDRIVE: HeaderName = HeaderName::from_static("x-stepgate-redrive");
 /// `x-stepgate-item`: Map.Item.Index.
 pub const ITEM: HeaderName = HeaderName::from_static("x-stepgate-item");
+
+/// How far the clock of Step Functions may be ahead of ours.
+const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
 /// The id of a request: made here, answered as `x-stepgate-request-id`, sent upstream as `x-ms-activity-id` so that Azure's
 /// diagnostic log and the audit log can be joined.
@@ -84,6 +90,7 @@ pub enum ContextError {
 pub fn claimed(headers: &HeaderMap) -> Result<ExecutionContext, ContextError> {
     Ok(ExecutionContext {
         execution: fact(headers, EXECUTION)?,
+        run: None,
         state: fact(headers, STATE)?,
         entered: fact::<EnteredTime>(headers, ENTERED)?.map(|f| Fact { value: f.value.0, assurance: f.assurance }),
         attempt: fact(headers, ATTEMPT)?,
@@ -92,17 +99,32 @@ pub fn claimed(headers: &HeaderMap) -> Result<ExecutionContext, ContextError> {
     })
 }
 
-/// What headers claim together with what the token says. The token's word counts where both speak; where they differ, the
-/// request is refused, since one of the two is a lie.
-pub fn agree(claimed: ExecutionContext, token: &ExecutionContext) -> Result<ExecutionContext, ContextError> {
+/// What headers claim together with what the token says, at the time `now`. The token's word counts where both speak; where
+/// they differ, the request is refused, since one of the two is a lie. A state that is yet to be entered is one too.
+pub fn agree(
+    claimed: ExecutionContext,
+    token: &ExecutionContext,
+    now: Timestamp,
+) -> Result<ExecutionContext, ContextError> {
+    let entered = stronger(claimed.entered, &token.entered, ENTERED)?;
+    if entered.as_ref().is_some_and(|entered| is_to_come(&entered.value, now)) {
+        return Err(ContextError::Malformed { header: ENTERED, reason: MalformedContext::Future });
+    }
     Ok(ExecutionContext {
         execution: stronger(claimed.execution, &token.execution, EXECUTION)?,
+        run: token.run.clone(),
         state: stronger(claimed.state, &token.state, STATE)?,
-        entered: stronger(claimed.entered, &token.entered, ENTERED)?,
+        entered,
         attempt: stronger(claimed.attempt, &token.attempt, ATTEMPT)?,
         redrive: stronger(claimed.redrive, &token.redrive, REDRIVE)?,
         item: stronger(claimed.item, &token.item, ITEM)?,
     })
+}
+
+/// Whether the time lies further ahead than two clocks may differ.
+fn is_to_come(time: &str, now: Timestamp) -> bool {
+    let latest = now.plus(CLOCK_SKEW).as_millis();
+    time.parse::<jiff::Timestamp>().is_ok_and(|time| time.as_millisecond() > latest)
 }
 
 fn stronger<T: Clone + PartialEq>(
@@ -189,14 +211,27 @@ mod tests {
     }
 
     #[test]
+    fn a_state_that_is_yet_to_be_entered_is_malformed() {
+        let now = Timestamp::from_secs(1_795_375_762);
+        let entered = |ahead| {
+            let time = now.plus(Duration::from_secs(ahead)).rfc3339();
+            agree(claimed(&headers(&[(ENTERED, &time)])).unwrap(), &ExecutionContext::default(), now)
+        };
+        assert!(entered(60).is_ok());
+        let refused = ContextError::Malformed { header: ENTERED, reason: MalformedContext::Future };
+        assert_eq!(entered(61), Err(refused));
+    }
+
+    #[test]
     fn the_token_outranks_the_header_and_may_not_contradict_it() {
         let token = ExecutionContext {
             execution: Some(Fact { value: ARN.parse().unwrap(), assurance: Assurance::Signed }),
             ..Default::default()
         };
         let same = claimed(&headers(&[(EXECUTION, ARN)])).unwrap();
-        assert_eq!(agree(same, &token).unwrap().execution.unwrap().assurance, Assurance::Signed);
+        let now = Timestamp::from_secs(1_795_375_762);
+        assert_eq!(agree(same, &token, now).unwrap().execution.unwrap().assurance, Assurance::Signed);
         let other = claimed(&headers(&[(EXECUTION, &ARN.replace("run-1", "run-2"))])).unwrap();
-        assert_eq!(agree(other, &token), Err(ContextError::Contradiction(EXECUTION)));
+        assert_eq!(agree(other, &token, now), Err(ContextError::Contradiction(EXECUTION)));
     }
 }

@@ -141,7 +141,7 @@ impl Gateway {
         let authenticated = self.rooms.identity.authenticate(&head.headers).await;
         entry.who = ledger::who(&authenticated);
         let subject = authenticated?;
-        let context = context::agree(context::claimed(&head.headers)?, subject.context())?;
+        let context = context::agree(context::claimed(&head.headers)?, subject.context(), self.rooms.clock.now())?;
         entry.context = context.clone();
         let route = match question::route(&head.method, &head.uri, &head.headers)? {
             Route::Account => return account::document(address),

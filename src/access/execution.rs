@@ -43,6 +43,9 @@ pub enum MalformedContext {
     /// Not an execution ARN.
     #[error("not an execution ARN (arn:aws:states:REGION:ACCOUNT:execution:STATE_MACHINE:NAME)")]
     Execution,
+    /// Not the id of a run.
+    #[error("a run's id has 1 to 253 printable ASCII characters")]
+    Run,
     /// Empty, over 80 characters, or with control characters.
     #[error("a state name has 1 to 80 printable characters")]
     State,
@@ -52,7 +55,13 @@ pub enum MalformedContext {
     /// Not an RFC 3339 time.
     #[error("not a time such as 2026-11-22T21:24:18.123Z")]
     Time,
+    /// A time that is yet to come.
+    #[error("a time that has not come yet: is the caller's clock right?")]
+    Future,
 }
+
+/// Step Functions gives ARNs of up to 256 characters; what is twice as long is none.
+const LONGEST_ARN: usize = 512;
 
 /// An execution ARN, standard or express.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -83,7 +92,7 @@ impl FromStr for Execution {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let parts: Vec<&str> = text.split(':').collect();
-        let well_formed = text.len() <= 2048
+        let well_formed = text.len() <= LONGEST_ARN
             && text.bytes().all(|b| b.is_ascii_graphic())
             && match parts.as_slice() {
                 ["arn", partition, "states", region, account, "execution", name, run] => {
@@ -108,6 +117,27 @@ impl StateMachine {
     /// The ARN.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+/// A run of something else than a state machine, by the id that its issuer gave it: a GitHub workflow run, a Kubernetes pod.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct RunId(Arc<str>);
+
+impl RunId {
+    /// The id.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RunId {
+    type Err = MalformedContext;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // 253: the longest name that Kubernetes gives.
+        let well_formed = !text.is_empty() && text.len() <= 253 && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if well_formed { Ok(Self(text.into())) } else { Err(MalformedContext::Run) }
     }
 }
 
@@ -148,6 +178,8 @@ impl FromStr for Attempt {
 pub struct ExecutionContext {
     /// `x-stepgate-execution`
     pub execution: Option<Fact<Execution>>,
+    /// The workload's own run at its issuer, where that is no state machine's execution; never from a header.
+    pub run: Option<Fact<RunId>>,
     /// `x-stepgate-state`
     pub state: Option<Fact<StateName>>,
     /// `x-stepgate-entered` (State.EnteredTime, RFC 3339, as sent)

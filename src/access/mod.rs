@@ -11,7 +11,9 @@ mod resource;
 mod subject;
 
 pub use claims::Claims;
-pub use execution::{Assurance, Attempt, Execution, ExecutionContext, Fact, MalformedContext, StateMachine, StateName};
+pub use execution::{
+    Assurance, Attempt, Execution, ExecutionContext, Fact, MalformedContext, RunId, StateMachine, StateName,
+};
 pub use operation::{Action, Operation, UnknownOperation};
 pub use request::AccessRequest;
 pub use resource::{

@@ -51,8 +51,20 @@ pub enum WorkloadKind {
     Oidc,
     /// Amazon Cognito user pools, client credentials.
     Cognito,
+    /// Microsoft Entra ID, application permissions.
+    Entra,
+    /// Auth0, client credentials.
+    Auth0,
+    /// Okta custom authorization servers, client credentials.
+    Okta,
+    /// Keycloak service accounts.
+    Keycloak,
     /// AWS outbound identity federation (`sts:GetWebIdentityToken`).
     AwsSts,
+    /// Kubernetes service accounts: EKS IRSA, EKS Pod Identity, projected tokens.
+    Kubernetes,
+    /// GitHub Actions.
+    Github,
 }
 
 impl WorkloadKind {
@@ -61,7 +73,13 @@ impl WorkloadKind {
         match self {
             Self::Oidc => "oidc",
             Self::Cognito => "cognito",
+            Self::Entra => "entra",
+            Self::Auth0 => "auth0",
+            Self::Okta => "okta",
+            Self::Keycloak => "keycloak",
             Self::AwsSts => "aws-sts",
+            Self::Kubernetes => "kubernetes",
+            Self::Github => "github",
         }
     }
 }

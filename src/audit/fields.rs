@@ -12,8 +12,8 @@ use super::record::{
 use crate::{
     access::{
         Action, Assurance, Attempt, ContainerName, Execution, ExecutionContext, Fact, IssuerName, ItemId,
-        MalformedContext, MalformedName, MalformedPartitionKey, Operation, PartitionKey, PermissionMode, StateName,
-        Subject, UnknownOperation, WorkloadKind,
+        MalformedContext, MalformedName, MalformedPartitionKey, Operation, PartitionKey, PermissionMode, RunId,
+        StateName, Subject, UnknownOperation, WorkloadKind,
     },
     clock::Timestamp,
     policy::{Clause, ClauseKind, Scope},
@@ -65,6 +65,8 @@ pub(super) struct Fields {
     workload_kind: Option<WorkloadKind>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     execution: Option<StoredFact<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    run: Option<StoredFact<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     state: Option<StoredFact<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -197,6 +199,7 @@ impl From<&Entry> for Fields {
             client: entry.who.as_ref().and_then(|who| who.client.clone()),
             workload_kind: entry.who.as_ref().and_then(|who| who.kind),
             execution: context.execution.as_ref().map(|fact| store(fact, |e| e.as_str().to_owned())),
+            run: context.run.as_ref().map(|fact| store(fact, |run| run.as_str().to_owned())),
             state: context.state.as_ref().map(|fact| store(fact, |s| s.as_str().to_owned())),
             entered: context.entered.as_ref().map(|fact| store(fact, Arc::clone)),
             attempt: context.attempt.as_ref().map(|fact| store(fact, |attempt| attempt.0)),
@@ -237,6 +240,7 @@ impl TryFrom<Fields> for Entry {
         };
         let context = ExecutionContext {
             execution: fields.execution.map(|fact| recall(fact, |text| text.parse::<Execution>())).transpose()?,
+            run: fields.run.map(|fact| recall(fact, |text| text.parse::<RunId>())).transpose()?,
             state: fields.state.map(|fact| recall(fact, |text| text.parse::<StateName>())).transpose()?,
             entered: fields.entered.map(|fact| Fact { value: fact.value, assurance: fact.assurance }),
             attempt: fields.attempt.map(|fact| Fact { value: Attempt(fact.value), assurance: fact.assurance }),

@@ -82,6 +82,7 @@ pub(super) fn who() -> Who {
 /// A context as an HTTP Task's headers claim it.
 pub(super) fn context(state: &str, attempt: u32) -> ExecutionContext {
     ExecutionContext {
+        run: None,
         execution: Some(claimed(EXECUTION.parse().unwrap())),
         state: Some(claimed(state.parse().unwrap())),
         entered: Some(claimed("2026-11-22T19:29:22.000Z".into())),
@@ -145,14 +146,16 @@ fn any_context() -> impl Strategy<Value = ExecutionContext> {
     let state = "[^\\p{C}]{1,40}".prop_map(|text| text.parse().unwrap());
     (
         fact(Just(EXECUTION.parse().unwrap())),
+        fact("[!-~]{1,40}".prop_map(|text| text.parse().unwrap())),
         fact(state),
         fact(text()),
         fact(any::<u32>().prop_map(Attempt)),
         fact(any::<u32>()),
         fact(any::<u32>()),
     )
-        .prop_map(|(execution, state, entered, attempt, redrive, item)| ExecutionContext {
+        .prop_map(|(execution, run, state, entered, attempt, redrive, item)| ExecutionContext {
             execution,
+            run,
             state,
             entered,
             attempt,

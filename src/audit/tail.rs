@@ -82,6 +82,7 @@ impl Record {
             let place = format!("{run}{}{}", state.unwrap_or_default(), attempt.unwrap_or_default());
             parts.push(paint.bold(&plain(&place)));
         }
+        parts.extend(entry.context.run.as_ref().map(|run| paint.bold(&plain(run.value.as_str()))));
         parts.extend(entry.decision.iter().flat_map(|ruling| ruling.clauses.iter().map(clause)));
         if entry.who.is_none() {
             parts.extend(entry.peer.map(|peer| peer.to_string()));

@@ -19,7 +19,7 @@ use crate::{
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
-    gateway, policy,
+    gateway, identity, policy,
     secret::Secret,
     server::{Config, TlsFiles},
     upstream,
@@ -44,8 +44,10 @@ pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Opt
 /// The policies' part, which stands on its own: they are checked together with a configuration that has errors.
 pub(super) fn policies(written: &Written) -> policy::Config {
     let issuers = written.raw.issuers.iter();
-    let known = issuers
-        .map(|issuer| policy::KnownIssuer { name: IssuerName::new(issuer.name.as_str()), shared: issuer.shared });
+    let known = issuers.map(|issuer| policy::KnownIssuer {
+        name: IssuerName::new(issuer.name.as_str()),
+        shared: issuer.shared.unwrap_or_else(|| identity::is_shared(issuer.kind)),
+    });
     policy::Config { directory: base(written).join(&written.raw.policies.directory), issuers: Some(known.collect()) }
 }
 

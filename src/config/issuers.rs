@@ -43,9 +43,7 @@ impl Check<'_> {
         if issuer.audiences.is_empty() && !held_by_client {
             let mend = match issuer.kind {
                 WorkloadKind::Cognito => "set `audiences` (resource binding), or `clients`",
-                WorkloadKind::Oidc | WorkloadKind::AwsSts => {
-                    "set `audiences` to what the issuer writes into `aud` for this gateway"
-                }
+                _ => "set `audiences` to what the issuer writes into `aud` for this gateway",
             };
             self.refuse(
                 &at("name"),
@@ -63,6 +61,7 @@ impl Check<'_> {
         }
     }
 
+    /// The algorithms that are named; none when the profile's are to stand.
     fn algorithms(&mut self, index: usize, issuer: &raw::Issuer) -> Vec<Algorithm> {
         let mut known = Vec::new();
         for (i, name) in issuer.algorithms.iter().enumerate() {
@@ -75,7 +74,7 @@ impl Check<'_> {
                 }
             }
         }
-        if known.is_empty() { Algorithm::defaults(issuer.kind).to_vec() } else { known }
+        known
     }
 }
 
@@ -89,12 +88,18 @@ fn issuer_config(raw: &raw::Issuer, algorithms: Vec<Algorithm>) -> IssuerConfig 
     };
     config.audiences.clone_from(&raw.audiences);
     config.clients.clone_from(&raw.clients);
-    config.algorithms = algorithms;
+    if !algorithms.is_empty() {
+        config.algorithms = algorithms;
+    }
     config.workload = expect(&raw.workload);
     config.human = expect(&raw.human);
     config.client_claim.clone_from(&raw.client_claim);
-    config.shared = raw.shared;
-    config.context = context_mapping(raw);
+    if let Some(shared) = raw.shared {
+        config.shared = shared;
+    }
+    if let Some(context) = &raw.context {
+        config.context = context_mapping(context);
+    }
     if let Some(leeway) = raw.leeway {
         config.leeway = leeway;
     }
@@ -107,9 +112,9 @@ fn issuer_config(raw: &raw::Issuer, algorithms: Vec<Algorithm>) -> IssuerConfig 
     config
 }
 
-fn context_mapping(raw: &raw::Issuer) -> ContextMapping {
+fn context_mapping(context: &BTreeMap<raw::ContextFact, raw::ContextClaim>) -> ContextMapping {
     let claim = |fact: raw::ContextFact| {
-        raw.context.get(&fact).map(|claim| ContextClaim { claim: claim.claim.clone(), assurance: claim.assurance })
+        context.get(&fact).map(|claim| ContextClaim { claim: claim.claim.clone().into(), assurance: claim.assurance })
     };
     ContextMapping {
         execution: claim(raw::ContextFact::Execution),

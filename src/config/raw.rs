@@ -100,14 +100,12 @@ pub struct Issuer {
     pub human: BTreeMap<String, String>,
     /// The claim that identifies the workload (default `sub`).
     pub subject_claim: Option<String>,
-    /// The claim that names the client (default `client_id`, else `azp`).
+    /// The claim that names the client (default: what the profile says; for `oidc` `client_id`, else `azp`).
     pub client_claim: Option<String>,
-    /// Whether many owners share the issuer: then a binding must pin one of them.
-    #[serde(default)]
-    pub shared: bool,
-    /// Which claims speak of the execution, and how sure they are.
-    #[serde(default)]
-    pub context: BTreeMap<ContextFact, ContextClaim>,
+    /// Whether many owners share the issuer: then a binding must pin one of them (default: true for `github`, else false).
+    pub shared: Option<bool>,
+    /// Which claims speak of the execution, and how sure they are (default: what the profile says; `{}` for none).
+    pub context: Option<BTreeMap<ContextFact, ContextClaim>>,
     /// How long keys may be used while the issuer cannot be reached (default 24h).
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]

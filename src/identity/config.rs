@@ -1,12 +1,13 @@
 //! What the room is told of each issuer: values already checked by `config`.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, fmt, time::Duration};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use url::Url;
 
+use super::profile::Profile;
 use crate::access::{Assurance, IssuerName, WorkloadKind};
 
 /// One trusted issuer.
@@ -33,7 +34,7 @@ pub struct IssuerConfig {
     pub human: BTreeMap<String, Expect>,
     /// The claim that identifies the subject.
     pub subject_claim: String,
-    /// The claim that names the OAuth client; `None` is `client_id`, or else `azp`.
+    /// The claim that names the OAuth client; `None` is what the profile says.
     pub client_claim: Option<String>,
     /// Whether strangers get tokens from the same issuer, so that bindings must pin an owner. Policy asks; this room does not.
     pub shared: bool,
@@ -50,20 +51,21 @@ pub struct IssuerConfig {
 impl IssuerConfig {
     /// An issuer with the defaults of its kind: it still accepts nothing, since it names no audience and no client.
     pub fn new(name: IssuerName, kind: WorkloadKind, url: String) -> Self {
+        let profile = Profile::of(kind);
         Self {
             name,
             kind,
             url,
             audiences: Vec::new(),
             clients: Vec::new(),
-            algorithms: Algorithm::defaults(kind).to_vec(),
+            algorithms: profile.algorithms.to_vec(),
             leeway: Duration::from_secs(30),
             workload: BTreeMap::new(),
             human: BTreeMap::new(),
             subject_claim: "sub".to_owned(),
             client_claim: None,
-            shared: false,
-            context: ContextMapping::default(),
+            shared: profile.shared,
+            context: profile.context.clone(),
             refresh: Duration::from_secs(5 * 60),
             max_staleness: Duration::from_secs(24 * 60 * 60),
             jwks_uri: None,
@@ -129,7 +131,7 @@ pub struct ContextMapping {
 #[derive(Clone, Debug)]
 pub struct ContextClaim {
     /// Its name, or a JSON pointer (RFC 6901) to it.
-    pub claim: String,
+    pub claim: Cow<'static, str>,
     /// How sure the fact is, being in that claim.
     pub assurance: Assurance,
 }
@@ -163,15 +165,6 @@ impl Algorithm {
         Self::ES384,
         Self::EdDSA,
     ];
-
-    /// What issuers of this kind sign with.
-    pub const fn defaults(kind: WorkloadKind) -> &'static [Self] {
-        match kind {
-            WorkloadKind::Oidc => &Self::ALL,
-            WorkloadKind::Cognito => &[Self::RS256],
-            WorkloadKind::AwsSts => &[Self::RS256, Self::ES384],
-        }
-    }
 
     /// The registered name.
     pub const fn as_str(self) -> &'static str {

@@ -3,7 +3,10 @@
 //! The sentences are shown to callers: they name claims and what the configuration expects of them, and never repeat
 //! anything from a token.
 
-use super::config::{Algorithm, Expect};
+use super::{
+    config::{Algorithm, Expect},
+    profile::Test,
+};
 use crate::access::{IssuerName, MalformedContext, Subject};
 
 /// Where the workflow token was.
@@ -157,7 +160,7 @@ pub enum Proof {
     Rule(Expect),
     /// A rule of a built-in profile.
     #[error("{0}")]
-    Profile(&'static str),
+    Profile(Test),
 }
 
 /// A part of a token.

@@ -8,12 +8,20 @@ use super::{
     config::{ContextClaim, ContextMapping},
     error::Reason,
 };
-use crate::access::{Attempt, Claims, Execution, ExecutionContext, Fact, MalformedContext, StateName};
+use crate::access::{
+    Assurance, Attempt, Claims, Execution, ExecutionContext, Fact, MalformedContext, RunId, StateName,
+};
 
 /// The mapped facts; a fact whose claim the token lacks is absent.
+///
+/// What an issuer itself determines is the workload's own run there, and only by chance a state machine's: a value that is
+/// no execution ARN is then the run's id. A caller's own words are held to the ARN.
 pub(super) fn from_claims(claims: &Claims, mapping: &ContextMapping) -> Result<ExecutionContext, Reason> {
+    let execution = mapping.execution.as_ref();
+    let names_run = execution.filter(|mapped| mapped.assurance == Assurance::Proven && !is_arn(claims, mapped));
     Ok(ExecutionContext {
-        execution: fact(claims, mapping.execution.as_ref(), "execution", Execution::from_str)?,
+        execution: fact(claims, execution.filter(|_| names_run.is_none()), "execution", Execution::from_str)?,
+        run: fact(claims, names_run, "run", RunId::from_str)?,
         state: fact(claims, mapping.state.as_ref(), "state", StateName::from_str)?,
         entered: fact(claims, mapping.entered.as_ref(), "entered time", time)?,
         attempt: fact(claims, mapping.attempt.as_ref(), "attempt", Attempt::from_str)?,
@@ -40,9 +48,13 @@ fn fact<T>(
     };
     parsed.map(|value| Some(Fact { value, assurance: mapped.assurance })).map_err(|malformed| Reason::MalformedFact {
         fact: what,
-        claim: mapped.claim.clone(),
+        claim: mapped.claim.to_string(),
         malformed,
     })
+}
+
+fn is_arn(claims: &Claims, mapped: &ContextClaim) -> bool {
+    claims.text(&mapped.claim).is_some_and(|text| text.starts_with("arn:"))
 }
 
 fn number(text: &str) -> Result<u32, MalformedContext> {
@@ -58,7 +70,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::access::Assurance;
 
     const ARN: &str = "arn:aws:states:us-east-1:111122223333:execution:Fulfil:run-1";
 
@@ -68,7 +79,7 @@ mod tests {
 
     fn tag(name: &str) -> Option<ContextClaim> {
         let claim = format!("/https:~1~1sts.amazonaws.com~1/request_tags/{name}");
-        Some(ContextClaim { claim, assurance: Assurance::Signed })
+        Some(ContextClaim { claim: claim.into(), assurance: Assurance::Signed })
     }
 
     fn mapping() -> ContextMapping {
@@ -100,6 +111,34 @@ mod tests {
         assert_eq!(from_claims(&claims(json!({})), &mapping()), Ok(ExecutionContext::default()));
         let said = claims(json!({ "execution": ARN }));
         assert_eq!(from_claims(&said, &ContextMapping::default()), Ok(ExecutionContext::default()));
+    }
+
+    #[test]
+    fn what_the_issuer_determined_is_a_run_unless_it_is_an_arn() {
+        let proven = |claim: &'static str| ContextMapping {
+            execution: Some(ContextClaim { claim: claim.into(), assurance: Assurance::Proven }),
+            ..ContextMapping::default()
+        };
+        let claims = Claims::new(
+            [
+                ("run_id", json!("9041325187")),
+                ("number", json!(9041325187_u64)),
+                ("arn", json!(ARN)),
+                ("odd", json!("a b")),
+            ]
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect(),
+        );
+        for claim in ["run_id", "number"] {
+            let context = from_claims(&claims, &proven(claim)).unwrap();
+            let run = context.run.unwrap();
+            assert_eq!((run.value.as_str(), run.assurance), ("9041325187", Assurance::Proven));
+            assert_eq!(context.execution, None);
+        }
+        let context = from_claims(&claims, &proven("arn")).unwrap();
+        assert_eq!((context.execution.unwrap().value.as_str(), context.run), (ARN, None));
+        assert!(matches!(from_claims(&claims, &proven("odd")), Err(Reason::MalformedFact { .. })));
     }
 
     #[test]

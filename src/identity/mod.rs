@@ -33,6 +33,9 @@ mod token;
 mod verified;
 mod verify;
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashMap, sync::Arc};
 
 use futures_util::future::join_all;
@@ -41,18 +44,25 @@ use http::HeaderMap;
 pub use config::{Algorithm, ContextClaim, ContextMapping, Expect, IssuerConfig};
 pub use discovery::{Document, FetchError};
 pub use error::{Carrier, Class, IdentityError, Part, Proof, Reason};
+pub use profile::{Part as ProofPart, Test as ProofTest};
 pub use status::{IssuerStatus, KeyStatus};
 pub use subject::VerifiedSubject;
 
 use self::{
     issuer::Issuer,
+    profile::Profile,
     verified::{Entry, Fingerprint, VerifiedTokens},
 };
 use crate::{
-    access::{IssuerName, Subject},
+    access::{IssuerName, Subject, WorkloadKind},
     clock::Clock,
     transport::Transport,
 };
+
+/// Whether strangers get tokens of every issuer of this kind.
+pub fn is_shared(kind: WorkloadKind) -> bool {
+    Profile::of(kind).shared
+}
 
 /// The issuers cannot stand beside each other.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -10,10 +10,11 @@ use super::{
     issuer::Issuer,
     keyring::Miss,
     keys::{Key, NoKey},
+    profile::Profile,
     token::UnverifiedToken,
 };
 use crate::{
-    access::{Claims, WorkloadKind},
+    access::Claims,
     clock::{Clock, Timestamp},
 };
 
@@ -92,12 +93,12 @@ fn date(claims: &Claims, name: &str) -> Result<Option<Timestamp>, Reason> {
     }
 }
 
-/// The token must be meant for this gateway. Cognito leaves `aud` out of client-credentials tokens unless a resource was
-/// asked for; there the client stands in for it, and `profile` holds it to the `clients` list.
+/// The token must be meant for this gateway. Where the issuer leaves `aud` out unless it is asked for a resource, the client
+/// stands in for it, and `profile` holds it to the `clients` list.
 fn check_audience(claims: &Claims, config: &IssuerConfig) -> Result<(), Reason> {
     let malformed = || Reason::MalformedClaim { claim: "aud".to_owned(), expected: "a string or a list of strings" };
     let named: Vec<&str> = match claims.as_map().get("aud") {
-        None if config.kind == WorkloadKind::Cognito && !config.clients.is_empty() => return Ok(()),
+        None if Profile::of(config.kind).client_for_audience && !config.clients.is_empty() => return Ok(()),
         None => return Err(Reason::MissingClaim("aud".to_owned())),
         Some(Value::String(audience)) => vec![audience],
         Some(Value::Array(audiences)) => {

@@ -184,8 +184,11 @@ impl ContextTest {
                 let machine = execution.state_machine();
                 Match::of(globs.iter().any(|glob| glob.matches(machine.as_str())))
             })),
-            // A level without a named fact is demanded of the execution.
-            None if self.assurance.is_some() && self.states.is_none() => Match::any(execution.map(|_| Match::Yes)),
+            // A level without a named fact is demanded of the execution, or of the run that stands for one.
+            None if self.assurance.is_some() && self.states.is_none() => {
+                let run = self.known(context.run.as_ref());
+                Match::any(execution.map(|_| Match::Yes).or(run.map(|_| Match::Yes)))
+            }
             None => Match::Yes,
         }
     }

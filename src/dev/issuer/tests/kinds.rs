@@ -68,7 +68,7 @@ async fn cognito_holds_a_token_without_audience_to_the_clients() {
 async fn aws_sts_tells_role_and_execution() {
     let mut stage = Stage::open().await;
     let claim = "/https:~1~1sts.amazonaws.com~1/request_tags/execution".to_owned();
-    let mapped = ContextClaim { claim: claim.clone(), assurance: Assurance::Signed };
+    let mapped = ContextClaim { claim: claim.clone().into(), assurance: Assurance::Signed };
     let trust = IssuerConfig {
         audiences: vec!["stepgate".to_owned()],
         context: ContextMapping { execution: Some(mapped), ..ContextMapping::default() },
