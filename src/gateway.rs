@@ -30,6 +30,7 @@ use crate::{
     identity::{Identity, VerifiedSubject},
     policy::{self, Decision, Permit, RunningPolicy},
     question::{self, Question, Route},
+    revocation::{Revocation, Revocations, Unwelcome},
     telemetry::Metrics,
     upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
@@ -55,6 +56,8 @@ pub struct Limits {
 pub struct Rooms {
     /// Who.
     pub identity: Identity,
+    /// Whom an operator no longer lets in.
+    pub revocations: Revocations,
     /// May they.
     pub policy: RunningPolicy,
     /// The ledger.
@@ -84,6 +87,7 @@ pub struct Gateway {
 struct Permitted<'a> {
     request: &'a RequestContext,
     subject: &'a VerifiedSubject,
+    context: &'a ExecutionContext,
     permit: &'a Permit,
     question: &'a Question,
 }
@@ -141,8 +145,10 @@ impl Gateway {
         let authenticated = self.rooms.identity.authenticate(&head.headers).await;
         entry.who = ledger::who(&authenticated);
         let subject = authenticated?;
+        ledger::noted(entry, self.rooms.revocations.check_caller(&subject))?;
         let context = context::agree(context::claimed(&head.headers)?, subject.context(), self.rooms.clock.now())?;
         entry.context = context.clone();
+        ledger::noted(entry, self.rooms.revocations.check_execution(&context))?;
         let route = match question::route(&head.method, &head.uri, &head.headers)? {
             Route::Account => return account::document(address),
             Route::Container(route) => route,
@@ -152,7 +158,8 @@ impl Gateway {
         let question = route.with_body(&head.headers, body.bytes.clone())?;
         entry.question = ledger::asked(&question);
         let permit = self.decide(&subject, &context, &question, entry)?;
-        let permitted = Permitted { request, subject: &subject, permit: &permit, question: &question };
+        let permitted =
+            Permitted { request, subject: &subject, context: &context, permit: &permit, question: &question };
         self.carry_out(&permitted, form, &head.headers, entry).await
     }
 
@@ -206,7 +213,7 @@ impl Gateway {
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let Permitted { request, subject, permit, question } = permitted;
+        let Permitted { request, subject, permit, question, .. } = permitted;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
             self.record(intent).await?;
@@ -228,29 +235,46 @@ impl Gateway {
         token: &ResourceToken,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let forwarded = self.forward(permitted, errand, token, entry).await;
-        if !forwarded.as_ref().is_ok_and(UpstreamAnswer::refused_credential) {
-            return Ok(forwarded?.into());
+        let answer = self.forward(permitted, errand, token, entry).await?;
+        if !answer.refused_credential() {
+            return Ok(answer.into());
         }
         let Permitted { subject, permit, .. } = permitted;
         let token = self.rooms.broker.remint(subject, permit, token, errand.activity_id).await?;
+        ledger::noted(entry, self.still_welcome(permitted))?;
         Ok(self.forward(permitted, errand, &token, entry).await?.into())
     }
 
-    /// Sends an errand, again where that is safe and the caller's token still holds; records what came of it.
+    /// Whether the caller was revoked since it was let in.
+    fn still_welcome(&self, permitted: &Permitted<'_>) -> Result<(), Unwelcome> {
+        self.rooms.revocations.check_caller(permitted.subject)?;
+        self.rooms.revocations.check_execution(permitted.context)
+    }
+
+    /// Sends an errand, again where that is safe and the caller may still ask; records what came of it.
     async fn forward(
         &self,
         permitted: &Permitted<'_>,
         errand: &Errand<'_>,
         token: &ResourceToken,
         entry: &mut Entry,
-    ) -> Result<UpstreamAnswer, UpstreamError> {
+    ) -> Result<UpstreamAnswer, Refusal> {
         let left = Instant::now();
         entry.credential = Some(ledger::credential(permitted.permit, token));
-        let may_retry = || self.rooms.clock.now() < permitted.subject.expires();
+        let may_retry =
+            || self.rooms.clock.now() < permitted.subject.expires() && self.still_welcome(permitted).is_ok();
         let forwarded = self.rooms.upstream.forward(errand, token, may_retry).await;
         ledger::upstream(entry, &forwarded, left.elapsed());
-        forwarded
+        if matches!(forwarded, Err(UpstreamError::Withdrawn { .. })) {
+            ledger::noted(entry, self.still_welcome(permitted))?;
+        }
+        Ok(forwarded?)
+    }
+
+    /// Records what an operator did to a revocation; resolves when that is durable.
+    pub async fn record_change(&self, phase: Phase, revocation: &Revocation, peer: SocketAddr) -> Result<(), Refusal> {
+        let revocation = Some(ledger::recorded(revocation));
+        self.record(Entry { revocation, peer: Some(peer), ..Entry::new(phase, RequestId::new().as_str()) }).await
     }
 
     /// Waits until a record is durable. A log that does not answer is a log that cannot be written.

@@ -21,6 +21,8 @@ pub mod gateway;
 
 pub mod identity;
 
+pub mod revocation;
+
 pub mod context;
 
 pub mod question;

@@ -11,7 +11,7 @@ use std::{
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet, text::encode},
-    metrics::{MetricType, counter::Counter, family::Family, histogram::Histogram},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::{Registry, Unit},
 };
 use tracing_subscriber::{EnvFilter, fmt::writer::BoxMakeWriter};
@@ -78,6 +78,7 @@ pub struct Metrics {
     jwks_fetches: Family<IssuerLabel, Counter>,
     mints: Counter,
     audit_records: Counter,
+    revocations: Gauge,
     audit_sync: Arc<SyncHistogram>,
 }
 
@@ -88,6 +89,8 @@ pub struct Counts {
     pub mints: u64,
     /// Audit records written.
     pub audit_records: u64,
+    /// Revocations in force.
+    pub revocations: usize,
     /// Key sets asked of each issuer.
     pub jwks_fetches: Vec<(String, u64)>,
     /// The times of the audit log's syncs.
@@ -136,11 +139,24 @@ impl Default for Metrics {
         registry.register("jwks_fetches", "Key sets asked of issuers", jwks_fetches.clone());
         let mints = Counter::default();
         registry.register("mints", "Resource tokens minted", mints.clone());
+        let revocations = Gauge::default();
+        registry.register("revocations", "Revocations in force", revocations.clone());
         let audit_records = Counter::default();
         registry.register("audit_records", "Audit records written", audit_records.clone());
         let audit_sync = Arc::<SyncHistogram>::default();
         registry.register_collector(Box::new(audit_sync.clone()));
-        Self { registry, requests, durations, request_units, reloads, jwks_fetches, mints, audit_records, audit_sync }
+        Self {
+            registry,
+            requests,
+            durations,
+            request_units,
+            reloads,
+            jwks_fetches,
+            mints,
+            audit_records,
+            revocations,
+            audit_sync,
+        }
     }
 }
 
@@ -168,6 +184,7 @@ impl Metrics {
     /// Takes over what the rooms count themselves.
     pub fn observe(&self, counts: Counts) {
         self.mints.inner().store(counts.mints, Ordering::Relaxed);
+        self.revocations.set(i64::try_from(counts.revocations).unwrap_or(i64::MAX));
         self.audit_records.inner().store(counts.audit_records, Ordering::Relaxed);
         for (issuer, count) in counts.jwks_fetches {
             self.jwks_fetches.get_or_create(&IssuerLabel { issuer }).inner().store(count, Ordering::Relaxed);
@@ -199,6 +216,7 @@ mod tests {
         metrics.observe(Counts {
             mints: 7,
             audit_records: 9,
+            revocations: 3,
             jwks_fetches: vec![("cognito".to_owned(), 2)],
             audit_sync: SyncTimes { sum: 0.5, buckets: vec![(0.1, 1), (f64::INFINITY, 2)] },
         });
@@ -211,6 +229,7 @@ mod tests {
             r#"stepgate_jwks_fetches_total{issuer="cognito"} 2"#,
             "stepgate_mints_total 7",
             "stepgate_audit_records_total 9",
+            "stepgate_revocations 3",
             "stepgate_audit_sync_seconds_sum 0.5",
             "stepgate_audit_sync_seconds_count 3",
             r#"stepgate_audit_sync_seconds_bucket{le="0.1"} 1"#,

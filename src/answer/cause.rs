@@ -14,6 +14,7 @@ use crate::{
     identity::{Carrier, Class, IdentityError},
     policy::Reasons,
     question::Rejection,
+    revocation::Unwelcome,
     upstream::{UpstreamAnswer, UpstreamError},
 };
 
@@ -48,9 +49,19 @@ impl From<IdentityError> for Refusal {
             (Class::InvalidToken, Carrier::Authorization) => Condition::InvalidToken,
             (Class::InvalidToken, Carrier::None | Carrier::WorkflowHeader) => Condition::InvalidWorkflowToken,
             (Class::Human, _) => Condition::Human,
-            (Class::Unavailable, _) => Condition::IssuerUnavailable,
+            (Class::Unavailable, _) => Condition::IdentityUnavailable,
         };
         Self::new(condition, error.to_string())
+    }
+}
+
+impl From<Unwelcome> for Refusal {
+    fn from(unwelcome: Unwelcome) -> Self {
+        let detail = unwelcome.to_string();
+        match unwelcome {
+            Unwelcome::Revoked(_) => Self::new(Condition::Revoked, detail),
+            Unwelcome::Unknown => Self::new(Condition::IdentityUnavailable, detail).after(SOON),
+        }
     }
 }
 

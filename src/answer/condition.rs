@@ -15,6 +15,8 @@ pub enum Condition {
     InvalidWorkflowToken,
     /// The token is not provably a workload's.
     Human,
+    /// An operator revoked the caller.
+    Revoked,
     /// Policy says no.
     PolicyDenied,
     /// A query or feed under a grant on a prefix of a hierarchical key.
@@ -49,8 +51,8 @@ pub enum Condition {
     AuditUnavailable,
     /// The gateway has no credential that Cosmos accepts.
     CredentialUnavailable,
-    /// The keys of an issuer cannot be had, so no token of it can be checked.
-    IssuerUnavailable,
+    /// The keys of an issuer cannot be had, or who is revoked is not known: nothing can be said of the token.
+    IdentityUnavailable,
     /// The deadline passed; a write may or may not have happened.
     Timeout,
     /// Cosmos 403/1014: the logical partition holds 20 GB.
@@ -71,13 +73,14 @@ pub(super) struct Row {
 
 impl Condition {
     /// Every condition, in the order of the table.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Malformed,
         Self::UnknownOperation,
         Self::CosmosBadRequest,
         Self::InvalidToken,
         Self::InvalidWorkflowToken,
         Self::Human,
+        Self::Revoked,
         Self::PolicyDenied,
         Self::PrefixQuery,
         Self::NotFound,
@@ -95,7 +98,7 @@ impl Condition {
         Self::Overloaded,
         Self::AuditUnavailable,
         Self::CredentialUnavailable,
-        Self::IssuerUnavailable,
+        Self::IdentityUnavailable,
         Self::Timeout,
         Self::PartitionFull,
     ];
@@ -111,6 +114,7 @@ impl Condition {
             Self::InvalidToken => row("identity.invalid_token", 401, 401, true),
             Self::InvalidWorkflowToken => row("identity.invalid_workflow_token", 498, 401, true),
             Self::Human => row("identity.human", 403, 403, false),
+            Self::Revoked => row("identity.revoked", 403, 403, false),
             Self::PolicyDenied => row("policy.denied", 403, 403, false),
             Self::PrefixQuery => row("policy.prefix_query", 403, 403, false),
             Self::NotFound => row("cosmos.not_found", 404, 404, false),
@@ -128,7 +132,7 @@ impl Condition {
             Self::Overloaded => row("gateway.overloaded", 503, 503, true),
             Self::AuditUnavailable => row("audit.unavailable", 503, 503, true),
             Self::CredentialUnavailable => row("credential.unavailable", 503, 503, true),
-            Self::IssuerUnavailable => row("identity.unavailable", 503, 503, true),
+            Self::IdentityUnavailable => row("identity.unavailable", 503, 503, true),
             Self::Timeout => row("upstream.timeout", 504, 408, true),
             Self::PartitionFull => row("cosmos.partition_full", 507, 403, false),
         }

@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Ruling, Suppressed, Upstream, UserAgentKind, Verdict,
-    Who,
+    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Revocation, Ruling, Suppressed, Upstream,
+    UserAgentKind, Verdict, Who,
 };
 use crate::{
     access::{
@@ -108,6 +108,8 @@ pub(super) struct Fields {
     user_agent: UserAgentKind,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     suppressed: Option<StoredSuppressed>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revocation: Option<Revocation>,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -224,6 +226,7 @@ impl From<&Entry> for Fields {
             suppressed: entry
                 .suppressed
                 .map(|suppressed| StoredSuppressed { count: suppressed.count, since: suppressed.since.as_millis() }),
+            revocation: entry.revocation.clone(),
         }
     }
 }
@@ -276,6 +279,7 @@ impl TryFrom<Fields> for Entry {
             bytes_out: fields.bytes_out,
             peer: fields.peer.map(|peer| SocketAddr::from_str(&peer)).transpose()?,
             user_agent: fields.user_agent,
+            revocation: fields.revocation,
             suppressed: fields
                 .suppressed
                 .map(|stored| Suppressed { count: stored.count, since: Timestamp::from_millis(stored.since) }),

@@ -60,8 +60,8 @@ pub use key::{KeyProblem, PublicKey};
 pub use prove::{NotProven, ProveError, Proven, ProvenRecord, prove, public_keys};
 pub use reader::Reader;
 pub use record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Record, Ruling, Sequence, Suppressed, Upstream,
-    UserAgentKind, Verdict, Who,
+    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Record, Revocation, Ruling, Sequence, Suppressed,
+    Upstream, UserAgentKind, Verdict, Who,
 };
 pub use segment::{Damage, Wrong};
 pub use status::{Counters, Health, SYNC_BUCKETS, Status};

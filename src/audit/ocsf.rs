@@ -125,7 +125,7 @@ struct HttpResponse {
 /// The record as one JSON object whose last member is `prev`, without a newline.
 pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json::Error> {
     let entry = &record.entry;
-    let (activity_id, activity_name) = activity(entry.question.action);
+    let (activity_id, activity_name) = activity(entry);
     let (severity_id, severity) = severity(entry);
     let (status_id, status) = status(entry);
     let (action_id, action) = action(entry);
@@ -170,8 +170,11 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
     })
 }
 
-fn activity(action: Option<Action>) -> (u32, &'static str) {
-    match action {
+fn activity(entry: &Entry) -> (u32, &'static str) {
+    if matches!(entry.phase, Phase::Revoke | Phase::Lift) {
+        return (99, entry.phase.as_str());
+    }
+    match entry.question.action {
         Some(Action::Operation(operation)) => match operation {
             Operation::ItemsRead => (1, "Read"),
             Operation::ItemsReplace | Operation::ItemsPatch => (2, "Update"),
@@ -190,7 +193,7 @@ fn activity(action: Option<Action>) -> (u32, &'static str) {
 
 fn severity(entry: &Entry) -> (u32, &'static str) {
     let refused = entry.decision.as_ref().is_some_and(|ruling| ruling.verdict != Verdict::Allow);
-    if refused || matches!(entry.phase, Phase::Recovered | Phase::Suppressed) {
+    if refused || matches!(entry.phase, Phase::Recovered | Phase::Suppressed | Phase::Revoke | Phase::Lift) {
         (3, "Medium")
     } else if failed(entry) {
         (2, "Low")
@@ -246,6 +249,9 @@ fn endpoint(entry: &Entry) -> Endpoint {
 fn message(entry: &Entry) -> String {
     if let Some(suppressed) = entry.suppressed {
         return format!("{} refusals counted and not written since {}", suppressed.count, suppressed.since.rfc3339());
+    }
+    if let (Phase::Revoke | Phase::Lift, Some(revocation)) = (entry.phase, &entry.revocation) {
+        return format!("{} {}", entry.phase.as_str(), revocation.target);
     }
     let verdict = match (entry.phase, entry.decision.as_ref().map(|ruling| ruling.verdict)) {
         (Phase::Intent, _) => "about to",

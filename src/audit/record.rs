@@ -25,6 +25,10 @@ pub enum Phase {
     Suppressed,
     /// The journal found an intent without an outcome: whether Cosmos acted is unknown.
     Recovered,
+    /// An operator revoked somebody.
+    Revoke,
+    /// An operator lifted a revocation.
+    Lift,
 }
 
 impl Phase {
@@ -36,6 +40,8 @@ impl Phase {
             Self::Refusal => "refusal",
             Self::Suppressed => "suppressed",
             Self::Recovered => "recovered",
+            Self::Revoke => "revoke",
+            Self::Lift => "lift",
         }
     }
 }
@@ -72,6 +78,8 @@ pub struct Entry {
     pub user_agent: UserAgentKind,
     /// For [`Phase::Suppressed`] alone.
     pub suppressed: Option<Suppressed>,
+    /// The revocation that refused the request, or that an operator made or lifted.
+    pub revocation: Option<Revocation>,
 }
 
 impl Entry {
@@ -92,6 +100,7 @@ impl Entry {
             peer: None,
             user_agent: UserAgentKind::Other,
             suppressed: None,
+            revocation: None,
         }
     }
 
@@ -100,6 +109,18 @@ impl Entry {
     pub(super) fn recovered(self) -> Self {
         Self { phase: Phase::Recovered, answer: None, bytes_out: 0, ..self }
     }
+}
+
+/// A revocation as a record tells of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Revocation {
+    /// What it is called.
+    pub id: String,
+    /// Whose requests it refuses, in words.
+    pub target: String,
+    /// Why, in the operator's words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// Who asks.

@@ -198,7 +198,7 @@ impl Intents {
             Phase::Outcome | Phase::Recovered => {
                 self.0.remove(&seen.stepgate.request_id);
             }
-            Phase::Refusal | Phase::Suppressed => {}
+            Phase::Refusal | Phase::Suppressed | Phase::Revoke | Phase::Lift => {}
         }
     }
 

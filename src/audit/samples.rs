@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{option, prelude::*};
 
 use super::record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Ruling, Suppressed, Upstream, UserAgentKind, Verdict,
-    Who,
+    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Revocation, Ruling, Suppressed, Upstream,
+    UserAgentKind, Verdict, Who,
 };
 use crate::{
     access::{
@@ -211,8 +211,14 @@ fn any_upstream() -> impl Strategy<Value = Option<Upstream>> {
 
 /// Any entry, with hostile text in it.
 pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
-    let phase =
-        prop::sample::select(vec![Phase::Intent, Phase::Outcome, Phase::Refusal, Phase::Suppressed, Phase::Recovered]);
+    let phase = prop::sample::select(vec![
+        Phase::Intent,
+        Phase::Outcome,
+        Phase::Refusal,
+        Phase::Suppressed,
+        Phase::Recovered,
+        Phase::Revoke,
+    ]);
     let who =
         option::of((text(), text(), option::of(text()), any::<bool>()).prop_map(|(issuer, id, client, human)| Who {
             subject: Subject { issuer: IssuerName::new(issuer), id },
@@ -237,6 +243,11 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
     );
     (phase, text(), who, any_context(), any_question(), any::<bool>(), any_upstream(), rest).prop_map(
         |(phase, request_id, who, context, question, decided, upstream, (answer, suppressed, bytes, peer))| Entry {
+            revocation: (phase == Phase::Revoke).then(|| Revocation {
+                id: "1f".into(),
+                target: "subject local/w".into(),
+                reason: None,
+            }),
             phase,
             request_id,
             who,

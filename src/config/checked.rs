@@ -19,7 +19,7 @@ use crate::{
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
-    gateway, identity, policy,
+    gateway, identity, policy, revocation,
     secret::Secret,
     server::{Config, TlsFiles},
     upstream,
@@ -75,6 +75,7 @@ impl Check<'_> {
         let exchange = self.credential(&raw.cosmos.credential, endpoint.clone());
         let limits = self.limits(&raw.limits);
         let audit = self.audit(&raw.audit);
+        let revocation = self.state(raw.state.as_ref(), endpoint.clone());
         self.directory("policies/directory", &policy.directory);
         if self.findings.iter().any(|finding| finding.severity == Severity::Error) {
             return None;
@@ -97,6 +98,7 @@ impl Check<'_> {
                 attempt_timeout: ATTEMPT,
             },
             audit,
+            revocation: revocation?,
             limits,
             drain: raw.limits.drain,
         })
@@ -241,6 +243,28 @@ impl Check<'_> {
             self.refuse("limits", "with no concurrency or no time no request could pass", "set both above zero");
         }
         gateway::Limits { request_body, body_memory, concurrency: limits.concurrency, deadline: limits.deadline }
+    }
+
+    fn state(&mut self, state: Option<&raw::State>, endpoint: Option<Url>) -> Option<revocation::Config> {
+        Some(match state {
+            None => revocation::Config::Memory,
+            Some(raw::State::File { path }) => {
+                let path = self.base.join(path);
+                if let Some(directory) = path.parent() {
+                    self.directory("state/path", directory);
+                }
+                revocation::Config::File(path)
+            }
+            Some(raw::State::Cosmos { database, container }) => {
+                for (key, name) in [("state/database", database), ("state/container", container)] {
+                    if name.is_empty() || name.contains(['/', '\\', '?', '#']) {
+                        self.refuse(key, format!("`{name}` is no name that Cosmos DB gives"), "write the name alone");
+                    }
+                }
+                let (database, container) = (database.clone(), container.clone());
+                revocation::Config::Cosmos { endpoint: endpoint?, database, container }
+            }
+        })
     }
 
     fn audit(&mut self, audit: &raw::Audit) -> audit::Config {

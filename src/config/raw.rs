@@ -39,6 +39,8 @@ pub struct Raw {
     pub policies: Policies,
     /// Where the audit log goes.
     pub audit: Audit,
+    /// Where revocations are kept. Without it they end with the process.
+    pub state: Option<State>,
     /// Bounds on requests.
     #[serde(default)]
     pub limits: Limits,
@@ -216,6 +218,24 @@ pub struct Audit {
     /// When a segment is full and the next one begins (default 64MiB).
     #[schemars(with = "Option<String>")]
     pub segment_size: Option<ByteSize>,
+}
+
+/// Where revocations are kept.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum State {
+    /// A file, for one gateway. Made if absent; its directory must exist.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A container of the Cosmos DB account, for all gateways that share it. Its partition key must be `/id`.
+    Cosmos {
+        /// The database.
+        database: String,
+        /// The container.
+        container: String,
+    },
 }
 
 /// When an audit record counts as written.

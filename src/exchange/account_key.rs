@@ -27,6 +27,11 @@ impl AccountKey {
         hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &self.0), message)
     }
 
+    /// The base64 form, for a client that signs by itself.
+    pub(super) fn to_base64(&self) -> Secret {
+        Secret::new(STANDARD.encode(&*self.0))
+    }
+
     /// Whether `other` is the same key, compared in constant time.
     pub(super) fn matches(&self, other: &Self) -> bool {
         constant_time::verify_slices_are_equal(&self.0, &other.0).is_ok()

@@ -1,6 +1,7 @@
 //! The broker: gives a permit its key, and asks Cosmos for as few keys as it can.
 
 use std::{
+    error::Error,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -9,6 +10,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use futures_util::future::BoxFuture;
 use moka::{future::Cache, ops::compute::Op, policy::EvictionPolicy};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -17,7 +19,7 @@ use tokio_util::{
 use url::Url;
 
 use super::{
-    ExchangeError, KeySource, KeyStatus, ResourceToken,
+    AccountKey, ExchangeError, KeySource, KeyStatus, ResourceToken,
     keyring::Keyring,
     permission::{Minted, PermissionClient},
     scope::TokenScope,
@@ -26,6 +28,7 @@ use crate::{
     clock::{Clock, Timestamp},
     identity::VerifiedSubject,
     policy::Permit,
+    secret::Secret,
     transport::Transport,
 };
 
@@ -107,6 +110,25 @@ impl Broker {
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
         Self { mint: Arc::new(mint), renewals: TaskTracker::new(), stop, _stop_on_drop }
+    }
+
+    /// Reads the account key in use for whoever else must sign with it, anew when Cosmos refused the one that is given.
+    pub fn account_key_reader(
+        &self,
+    ) -> impl Fn(Option<Secret>) -> BoxFuture<'static, Result<Secret, Box<dyn Error + Send + Sync>>> + Send + Sync + 'static
+    {
+        let mint = Arc::clone(&self.mint);
+        move |refused| {
+            let mint = Arc::clone(&mint);
+            Box::pin(async move {
+                let keyring = &mint.client.keyring;
+                let key = match refused.map(|refused| AccountKey::from_base64(refused.expose())) {
+                    Some(refused) => keyring.refresh(&refused?).await?,
+                    None => keyring.current().await?,
+                };
+                Ok(key.to_base64())
+            })
+        }
     }
 
     /// The token for what `permit` allows. Usually it is at hand; otherwise it is minted, once for all who ask meanwhile.

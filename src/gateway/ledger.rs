@@ -13,6 +13,7 @@ use crate::{
     identity::{IdentityError, VerifiedSubject},
     policy::Permit,
     question::Question,
+    revocation::{Revocation, Unwelcome},
     telemetry::RequestLabels,
     upstream::{UpstreamAnswer, UpstreamError},
 };
@@ -36,6 +37,23 @@ pub(super) fn who(authenticated: &Result<VerifiedSubject, IdentityError>) -> Opt
         Err(error) => {
             error.subject.as_deref().map(|subject| Who { subject: subject.clone(), client: None, kind: None })
         }
+    }
+}
+
+/// Notes in the record which revocation refuses the caller, if one does.
+pub(super) fn noted(entry: &mut Entry, checked: Result<(), Unwelcome>) -> Result<(), Unwelcome> {
+    if let Err(Unwelcome::Revoked(revocation)) = &checked {
+        entry.revocation = Some(recorded(revocation));
+    }
+    checked
+}
+
+/// A revocation as a record tells of it.
+pub(super) fn recorded(revocation: &Revocation) -> audit::Revocation {
+    audit::Revocation {
+        id: revocation.id.clone(),
+        target: revocation.target.to_string(),
+        reason: revocation.reason.clone(),
     }
 }
 

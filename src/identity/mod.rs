@@ -22,6 +22,8 @@ mod discovery;
 mod error;
 mod extract;
 mod facts;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod issuer;
 mod keyring;
 mod keys;

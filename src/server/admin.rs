@@ -1,4 +1,4 @@
-//! The admin listener: health, metrics, status, reload. Every route on this page.
+//! The admin listener: health, metrics, status, reload; revocations are on a page of their own.
 //!
 //! Reading is open on loopback. What changes something wants the admin token on any address, since the containers of a pod
 //! share loopback; so does `/status` off loopback.
@@ -14,7 +14,7 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{health, tls::Certificate};
+use super::{health, revocation, tls::Certificate};
 use crate::{
     audit::SYNC_BUCKETS,
     clock::Timestamp,
@@ -42,6 +42,7 @@ pub(super) fn routes(desk: Desk) -> Router {
         .route("/metrics", get(metrics))
         .route("/status", get(status))
         .route("/reload", post(reload))
+        .merge(revocation::routes())
         .with_state(desk)
 }
 
@@ -85,7 +86,12 @@ impl Desk {
         }
     }
 
-    fn is_authorized(&self, headers: &HeaderMap) -> bool {
+    /// Whether what the gateway knows of its callers may be read: by anyone on loopback, else with the admin token.
+    pub(super) fn may_read(&self, headers: &HeaderMap) -> bool {
+        self.open || self.is_authorized(headers)
+    }
+
+    pub(super) fn is_authorized(&self, headers: &HeaderMap) -> bool {
         let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok()?.strip_prefix("Bearer "));
         matches!((&self.token, sent), (Some(token), Some(sent)) if token.matches(sent))
     }
@@ -111,6 +117,7 @@ async fn metrics(State(desk): State<Desk>) -> Response {
     gateway.metrics.observe(Counts {
         mints: gateway.rooms.broker.mints(),
         audit_records: audit.records,
+        revocations: gateway.rooms.revocations.status().revocations,
         jwks_fetches: issuers.into_iter().map(|issuer| (issuer.name.to_string(), issuer.fetches)).collect(),
         audit_sync: SyncTimes { sum: audit.sync_seconds, buckets: bounds.zip(audit.sync_buckets).collect() },
     });
@@ -119,7 +126,7 @@ async fn metrics(State(desk): State<Desk>) -> Response {
 }
 
 async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {
-    if desk.open || desk.is_authorized(&headers) { Json(desk.status().await).into_response() } else { unauthorized() }
+    if desk.may_read(&headers) { Json(desk.status().await).into_response() } else { unauthorized() }
 }
 
 async fn reload(State(desk): State<Desk>, headers: HeaderMap) -> Response {
@@ -132,7 +139,7 @@ async fn reload(State(desk): State<Desk>, headers: HeaderMap) -> Response {
         .into_response()
 }
 
-fn unauthorized() -> Response {
+pub(super) fn unauthorized() -> Response {
     let detail = "send `Authorization: Bearer` with the admin token; without `admin_token` in the configuration such calls are off";
     (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")], Json(json!({"detail": detail}))).into_response()
 }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::TlsFiles;
-use crate::{audit, exchange, gateway, identity::IssuerConfig, policy, secret::Secret, upstream};
+use crate::{audit, exchange, gateway, identity::IssuerConfig, policy, revocation, secret::Secret, upstream};
 
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// The broker's part.
     pub exchange: exchange::Config,
+    /// Where revocations are kept.
+    pub revocation: revocation::Config,
     /// The errand's part.
     pub upstream: upstream::Config,
     /// The policies' part.

@@ -53,7 +53,7 @@ impl Dependency {
 
 impl Desk {
     async fn dependencies(&self) -> Vec<Dependency> {
-        let mut all = vec![self.audit(), self.policy(), self.credential().await];
+        let mut all = vec![self.audit(), self.policy(), self.credential().await, self.revocations()];
         all.extend(self.issuers());
         all
     }
@@ -83,6 +83,23 @@ impl Desk {
             condition: if trouble.is_some() { Condition::Degraded } else { Condition::Ok },
             since: trouble.as_ref().map(|trouble| trouble.at.rfc3339()),
             error: trouble.map(|trouble| trouble.error.to_string()),
+        }
+    }
+
+    /// What is known stays revoked, so the gateway goes on; what other replicas revoke meanwhile is not known here. Where the
+    /// store was never read, nobody can pass.
+    fn revocations(&self) -> Dependency {
+        let status = self.gateway.rooms.revocations.status();
+        let trouble = status.trouble;
+        Dependency {
+            name: "revocations".into(),
+            condition: match (status.synced, &trouble) {
+                (None, _) => Condition::Down,
+                (_, Some(_)) => Condition::Degraded,
+                (_, None) => Condition::Ok,
+            },
+            since: trouble.as_ref().map(|(since, _)| since.rfc3339()),
+            error: trouble.map(|(_, error)| error.to_string()),
         }
     }
 

@@ -9,6 +9,7 @@ mod admin;
 mod config;
 mod health;
 mod listen;
+mod revocation;
 mod routes;
 mod status;
 mod tls;
@@ -39,6 +40,7 @@ use crate::{
     gateway::{Gateway, Rooms},
     identity::{Identity, IdentitySetup},
     policy::RunningPolicy,
+    revocation::{AccountKeyReader, FileError, Revocations},
     transport::{Transport, TransportSetup},
     upstream::Upstream,
 };
@@ -94,6 +96,9 @@ pub enum StartError {
     /// The issuers contradict each other.
     #[error(transparent)]
     Identity(#[from] IdentitySetup),
+    /// Who was revoked cannot be told.
+    #[error(transparent)]
+    Revocations(#[from] Arc<FileError>),
     /// Extra roots cannot be read.
     #[error(transparent)]
     Transport(#[from] TransportSetup),
@@ -134,9 +139,12 @@ impl Server {
         let cosmos = Transport::new(config.ca_file.as_deref())?;
         let broker = Broker::new(config.exchange, cosmos.clone(), clock.clone());
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
+        let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
+        let account_key = AccountKeyReader::new(broker.account_key_reader());
+        let revocations = Revocations::open(config.revocation, issuers, account_key, clock.clone())?;
         let journal = Journal::open(config.audit, clock.clone())?;
         let started = clock.now();
-        let rooms = Rooms { identity, policy, journal, broker, upstream, clock };
+        let rooms = Rooms { identity, revocations, policy, journal, broker, upstream, clock };
         let gateway = Gateway::new(rooms, config.limits, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),
@@ -173,6 +181,7 @@ impl Server {
             if let Err(error) = self.gateway.rooms.journal.close().await {
                 tracing::error!(%error, "the audit log did not close cleanly");
             }
+            self.gateway.rooms.revocations.close().await;
             admin_stop.cancel();
         };
         let routes = admin::routes(self.desk());
@@ -214,9 +223,10 @@ impl Server {
         }
     }
 
-    /// What runs beside the requests: key sets, policy files, certificates.
+    /// What runs beside the requests: key sets, revocations, policy files, certificates.
     async fn keep_fresh(&self) {
         let desk = self.desk();
-        tokio::join!(self.gateway.rooms.identity.keep_fresh(), desk.watch(WATCH));
+        let rooms = &self.gateway.rooms;
+        tokio::join!(rooms.identity.keep_fresh(), rooms.revocations.keep_synced(), desk.watch(WATCH));
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::admin::Desk;
-use crate::{clock::Timestamp, exchange::BrokerStatus, identity::IssuerStatus};
+use crate::{clock::Timestamp, exchange::BrokerStatus, identity::IssuerStatus, revocation};
 
 impl Desk {
     /// Version, configuration, policies, issuers and credential.
@@ -17,6 +17,7 @@ impl Desk {
             "config_digest": self.config_digest,
             "policy": *policy,
             "issuers": issuers,
+            "revocations": revocations(&rooms.revocations.status()),
             "credential": credential(&rooms.broker.status().await),
         })
     }
@@ -33,6 +34,16 @@ fn issuer(status: &IssuerStatus, now: Timestamp) -> Value {
         "keys": keys,
         "fetched": status.fetched.map(Timestamp::rfc3339),
         "error": status.error.as_ref().map(ToString::to_string),
+    })
+}
+
+fn revocations(status: &revocation::Status) -> Value {
+    json!({
+        "store": status.store,
+        "in_force": status.revocations,
+        "unsaved": status.unsaved,
+        "synced": status.synced.map(Timestamp::rfc3339),
+        "error": status.trouble.as_ref().map(|(_, error)| error.to_string()),
     })
 }
 

@@ -24,7 +24,7 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The rooms, which know nothing of each other but the proofs.
-const ROOMS: &[&str] = &["identity", "policy", "exchange", "upstream", "audit"];
+const ROOMS: &[&str] = &["identity", "revocation", "policy", "exchange", "upstream", "audit"];
 
 /// What one room may take from another.
 const PROOFS: &[(&str, &[&str])] = &[

@@ -23,5 +23,6 @@ mod layering;
 mod limits;
 mod log;
 mod policies;
+mod revocation;
 mod rig;
 mod walk;

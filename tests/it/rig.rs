@@ -26,7 +26,7 @@ use stepgate::{
         stack::Stack,
     },
     secret::Secret,
-    server::Server,
+    server::{Server, StartError},
     transport::Transport,
 };
 use tokio::task::JoinHandle;
@@ -71,6 +71,7 @@ pub(crate) struct Rig {
 }
 
 /// A gateway at work; it stops when this is dropped.
+#[derive(Debug)]
 pub(crate) struct Serving {
     server: Arc<Server>,
     stop: CancellationToken,
@@ -92,14 +93,18 @@ impl Drop for Serving {
 }
 
 async fn serve(written: &config::Written) -> Serving {
+    try_serve(written).await.unwrap()
+}
+
+async fn try_serve(written: &config::Written) -> Result<Serving, StartError> {
     let loaded = config::settle(written, &[]).unwrap_or_else(|findings| panic!("{findings:?}"));
-    let server = Arc::new(Server::start(loaded.config).await.unwrap());
+    let server = Arc::new(Server::start(loaded.config).await?);
     let stop = CancellationToken::new();
     let running = tokio::spawn({
         let (server, stop) = (server.clone(), stop.clone());
         async move { server.run(stop).await }
     });
-    Serving { server, stop, running: Some(running) }
+    Ok(Serving { server, stop, running: Some(running) })
 }
 
 /// Writes configuration, key, tokens and policies below `home`, and gives what was written with every port 0.
@@ -174,9 +179,32 @@ impl Rig {
         self
     }
 
-    /// Waits until the gateway has fetched the issuer's keys; each look is a round trip, so nothing spins.
+    /// A new gateway in the place of one that was stopped, if it starts.
+    pub(crate) async fn try_again(&self) -> Result<Serving, StartError> {
+        try_serve(&self.written).await
+    }
+
+    /// Another gateway on the same stack, with a log of its own, if it starts.
+    pub(crate) async fn try_another(&self) -> Result<Serving, StartError> {
+        let server = self.try_another_unready().await?;
+        self.ready_of(&server).await;
+        Ok(server)
+    }
+
+    /// The same, not waited for.
+    pub(crate) async fn try_another_unready(&self) -> Result<Serving, StartError> {
+        let mut written = self.written.clone();
+        written.raw.audit.directory = tempfile::tempdir_in(self.home.path()).unwrap().keep();
+        try_serve(&written).await
+    }
+
     async fn ready(&self) {
-        let url = format!("{}/readyz", self.server.admin_url());
+        self.ready_of(&self.server).await;
+    }
+
+    /// Waits until a gateway has fetched the issuer's keys; each look is a round trip, so nothing spins.
+    async fn ready_of(&self, server: &Server) {
+        let url = format!("{}/readyz", server.admin_url());
         soon(async || {
             let ready = self.exchange(Request::get(&url).body(Full::default()).unwrap()).await;
             (ready.status() == 200).then_some(())
@@ -220,11 +248,24 @@ impl Rig {
 
     /// A request to the admin listener.
     pub(crate) async fn admin(&self, method: &str, path: &str, token: Option<&str>) -> (u16, String) {
-        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.server.admin_url()));
+        self.admin_of(&self.server, method, path, token, "").await
+    }
+
+    /// A request with a body to the admin listener of a gateway.
+    pub(crate) async fn admin_of(
+        &self,
+        server: &Server,
+        method: &str,
+        path: &str,
+        token: Option<&str>,
+        body: &str,
+    ) -> (u16, String) {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", server.admin_url()));
         if let Some(token) = token {
             request = request.header("authorization", format!("Bearer {token}"));
         }
-        let answer = self.exchange(request.body(Full::default()).unwrap()).await;
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        let answer = self.exchange(request.body(body).unwrap()).await;
         (answer.status().as_u16(), String::from_utf8(answer.body().to_vec()).unwrap())
     }
 
@@ -303,6 +344,12 @@ impl Call<'_> {
             .header("x-stepgate-state", "SaveOrder")
             .header("x-stepgate-entered", "2026-11-22T21:24:18.139Z")
             .header("x-stepgate-attempt", "0")
+    }
+
+    /// To another gateway than the rig's first.
+    pub(crate) fn at(mut self, server: &Server) -> Self {
+        self.url = self.url.replacen(&self.rig.server.gateway_url(), &server.gateway_url(), 1);
+        self
     }
 
     /// With a bearer token of `client`.
