@@ -1,7 +1,8 @@
 //! From what was written to what it means: names resolved, patterns parsed, every problem told with its place.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, btree_map::Entry},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -9,9 +10,10 @@ use serde_json::Value;
 
 use super::{
     KnownIssuer,
-    decision::{Clause, ClauseKind},
-    document::{self, Document, operation_words},
+    decision::{BindingLimits, Clause, ClauseKind},
+    document::{self, Document, LARGEST_LIMIT, operation_words},
     glob::{ContainerPattern, Glob},
+    inclusion::{self, Grants, Role},
     model::{Binding, Deny, Grant, Operations},
     selector::{ClaimPattern, ClaimTest, ContextTest, Selector},
     template::KeyTemplate,
@@ -69,37 +71,36 @@ pub(super) struct Compiled {
     pub(super) grants: Vec<Arc<Grant>>,
     pub(super) bindings: Vec<Binding>,
     pub(super) denies: Vec<Arc<Deny>>,
-    /// The roles by name, with their place and grants.
-    pub(super) roles: BTreeMap<Arc<str>, Vec<Arc<Grant>>>,
 }
 
 /// Compiles `files`, in the order of their paths; problems go to `diagnostics`.
 pub(super) fn compile(files: &[File], issuers: Option<&[KnownIssuer]>, diagnostics: &mut Vec<Diagnostic>) -> Compiled {
     let mut compiled = Compiled::default();
-    let mut defined: HashMap<&str, String> = HashMap::new();
+    let mut roles: BTreeMap<Arc<str>, Role<'_>> = BTreeMap::new();
     for file in files {
         let mut check = Check { file, issuers, diagnostics };
-        for (name, role) in &file.document.roles {
+        for (name, written) in in_order_of_place(file) {
             let path = format!("roles/{}", escape(name));
-            check.not_built("include", role.include.is_some(), &path, "list the grants in the role itself");
-            if let Some(first) = defined.insert(name, check.place_of(&path)) {
-                check.error(
-                    &path,
-                    format!("the role `{name}` is already defined in {first}"),
-                    "give one of them another name",
-                );
+            let own = check.grants(name, written, &path);
+            compiled.grants.extend(own.iter().cloned());
+            match roles.entry(name.into()) {
+                Entry::Vacant(place) => {
+                    place.insert(Role { file, path, own, include: &written.include });
+                }
+                Entry::Occupied(first) => {
+                    let first = Check { file: first.get().file, issuers, diagnostics: check.diagnostics }
+                        .place_of(&first.get().path);
+                    let message = format!("the role `{name}` is already defined in {first}");
+                    check.error(&path, message, "give one of them another name");
+                }
             }
-            let grants = check.grants(name, role, &path);
-            compiled.grants.extend(grants.iter().cloned());
-            compiled.roles.entry(name.as_str().into()).or_default().extend(grants);
         }
     }
+    let grants = inclusion::include(&roles, diagnostics);
     for file in files {
         let mut check = Check { file, issuers, diagnostics };
         for (i, binding) in file.document.bindings.iter().enumerate() {
-            if let Some(binding) = check.binding(binding, &format!("bindings/{i}"), &compiled.roles) {
-                compiled.bindings.push(binding);
-            }
+            compiled.bindings.extend(check.binding(binding, &format!("bindings/{i}"), &grants));
         }
         for (i, deny) in file.document.deny.iter().enumerate() {
             compiled.denies.extend(check.deny(deny, &format!("deny/{i}")).map(Arc::new));
@@ -108,19 +109,34 @@ pub(super) fn compile(files: &[File], issuers: Option<&[KnownIssuer]>, diagnosti
     compiled
 }
 
+/// The roles of a file as they stand in it: of equally narrow grants the first decides.
+fn in_order_of_place(file: &File) -> Vec<(&str, &document::Role)> {
+    let mut roles: Vec<_> = file.document.roles.iter().map(|(name, role)| (name.as_str(), role)).collect();
+    roles.sort_by_cached_key(|(name, _)| file.places.of(&format!("roles/{}", escape(name))));
+    roles
+}
+
+/// The first of these names, for a mend.
+pub(super) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const MOST: usize = 12;
+    let more = names.len().saturating_sub(MOST);
+    let listed: Vec<_> = names.take(MOST).collect();
+    if more == 0 { listed.join(", ") } else { format!("{} and {more} more", listed.join(", ")) }
+}
+
 /// A member's name as [`Places`] writes it.
 pub(super) fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-struct Check<'a> {
-    file: &'a File,
-    issuers: Option<&'a [KnownIssuer]>,
-    diagnostics: &'a mut Vec<Diagnostic>,
+pub(super) struct Check<'a> {
+    pub(super) file: &'a File,
+    pub(super) issuers: Option<&'a [KnownIssuer]>,
+    pub(super) diagnostics: &'a mut Vec<Diagnostic>,
 }
 
 impl Check<'_> {
-    fn error(&mut self, path: &str, message: impl Into<String>, mend: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &str, message: impl Into<String>, mend: impl Into<String>) {
         let place = self.file.places.of(path);
         self.diagnostics.push(self.file.source.at(Severity::Error, place, message, Some(mend.into())));
     }
@@ -146,7 +162,10 @@ impl Check<'_> {
     }
 
     fn grants(&mut self, role: &str, written: &document::Role, path: &str) -> Vec<Arc<Grant>> {
-        self.not_empty(&written.grants, &format!("{path}/grants"), "list what the role allows, or remove the role");
+        if written.grants.is_empty() && written.include.is_empty() {
+            let mend = "list what it allows under `grants`, or the roles it takes over under `include`; or remove it";
+            self.error(&format!("{path}/grants"), format!("the role `{role}` grants nothing"), mend);
+        }
         let grants = written.grants.iter().enumerate();
         grants
             .filter_map(|(i, grant)| self.grant(role, i, grant, &format!("{path}/grants/{i}")).map(Arc::new))
@@ -184,18 +203,7 @@ impl Check<'_> {
         Some(Deny { clause, container: container?, partition: partition?, operations, workloads, context })
     }
 
-    fn binding(
-        &mut self,
-        written: &document::Binding,
-        path: &str,
-        roles: &BTreeMap<Arc<str>, Vec<Arc<Grant>>>,
-    ) -> Option<Binding> {
-        self.not_built(
-            "limits",
-            written.limits.is_some(),
-            path,
-            "remove it; the `limits` of the configuration hold for all callers",
-        );
+    fn binding(&mut self, written: &document::Binding, path: &str, roles: &Grants) -> Option<Binding> {
         self.not_built("idempotency", written.idempotency.is_some(), path, "remove it");
         self.not_built("agent", written.agent.is_some(), path, "remove it");
         let workloads = format!("{path}/workloads");
@@ -209,14 +217,52 @@ impl Check<'_> {
         }
         let grants = roles.get(written.role.as_str()).cloned();
         if grants.is_none() {
-            let known: Vec<_> = roles.keys().map(|name| &**name).collect();
-            let mend = match known.as_slice() {
-                [] => "define it under `roles:`; no file that could be read has any".to_owned(),
-                names => format!("define it under `roles:`; the roles are {}", names.join(", ")),
+            let mend = match roles.len() {
+                0 => "define it under `roles:`; no file that could be read has any".to_owned(),
+                _ => format!("define it under `roles:`; the roles are {}", listed(roles.keys().map(|name| &**name))),
             };
             self.error(&format!("{path}/role"), format!("there is no role `{}`", written.role), mend);
         }
-        Some(Binding { grants: grants?, holders })
+        let limits = written.limits.as_ref().map(|limits| self.limits(limits, &written.role, &holders, path));
+        Some(Binding { grants: grants?, holders, limits: limits.map(Arc::new) })
+    }
+
+    fn limits(
+        &mut self,
+        written: &document::Limits,
+        role: &str,
+        holders: &[Arc<Selector>],
+        path: &str,
+    ) -> BindingLimits {
+        let document::Limits { requests_per_second, request_units_per_second, concurrency } = written;
+        if requests_per_second.or(*request_units_per_second).or(*concurrency).is_none() {
+            let mend = "name one of requests_per_second, request_units_per_second and concurrency, or remove `limits`";
+            self.error(&format!("{path}/limits"), "limits without a number limit nothing", mend);
+        }
+        let mut amount = |key: &str, written: Option<f64>| self.amount(&format!("{path}/limits/{key}"), written?);
+        BindingLimits {
+            requests_per_second: amount("requests_per_second", *requests_per_second),
+            request_units_per_second: amount("request_units_per_second", *request_units_per_second),
+            concurrency: amount("concurrency", *concurrency),
+            role: role.into(),
+            place: self.place_of(path).into(),
+            written: format!("{role} {holders:?}").into(),
+        }
+    }
+
+    fn amount(&mut self, path: &str, written: f64) -> Option<NonZeroU32> {
+        let whole = written.fract() == 0.0 && (1.0..=f64::from(LARGEST_LIMIT)).contains(&written);
+        if !whole {
+            let mend =
+                format!("write a whole number from 1 to {LARGEST_LIMIT}; to stop a workload altogether, deny it");
+            self.error(path, format!("{written} is no limit"), mend);
+        }
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number in the range, as just checked"
+        )]
+        if whole { NonZeroU32::new(written as u32) } else { None }
     }
 
     fn workload(&mut self, written: &document::Workload, path: &str) -> Selector {
@@ -247,8 +293,7 @@ impl Check<'_> {
         if let Some(issuers) = self.issuers
             && !issuers.iter().any(|known| known.name == *issuer)
         {
-            let names: Vec<_> = issuers.iter().map(|known| known.name.as_str()).collect();
-            let mend = format!("the configuration has the issuers {}", names.join(", "));
+            let mend = format!("the configuration has {}", listed(issuers.iter().map(|known| known.name.as_str())));
             self.error(&format!("{path}/issuer"), format!("there is no issuer `{issuer}`"), mend);
         }
     }
