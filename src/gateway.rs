@@ -23,11 +23,12 @@ use url::Url;
 use crate::{
     access::{AccessRequest, Action, ExecutionContext, Operation},
     answer::{self, Condition, CosmosAnswer, Form, Refusal},
-    audit::{Entry, Journal, Phase, Ruling},
+    audit::{Entry, Journal, Phase, Ruling, Verdict},
     clock::Clock,
     context::{self, RequestContext, RequestId},
     exchange::{Broker, ResourceToken},
     identity::{Identity, VerifiedSubject},
+    limits::{self, Admission},
     policy::{self, Decision, Permit, RunningPolicy},
     question::{self, Question, Route},
     telemetry::Metrics,
@@ -57,6 +58,8 @@ pub struct Rooms {
     pub identity: Identity,
     /// May they.
     pub policy: RunningPolicy,
+    /// How much.
+    pub limits: limits::Limits,
     /// The ledger.
     pub journal: Journal,
     /// Which key fits.
@@ -85,6 +88,7 @@ struct Permitted<'a> {
     request: &'a RequestContext,
     subject: &'a VerifiedSubject,
     permit: &'a Permit,
+    admission: &'a Admission,
     question: &'a Question,
 }
 
@@ -152,7 +156,9 @@ impl Gateway {
         let question = route.with_body(&head.headers, body.bytes.clone())?;
         entry.question = ledger::asked(&question);
         let permit = self.decide(&subject, &context, &question, entry)?;
-        let permitted = Permitted { request, subject: &subject, permit: &permit, question: &question };
+        let admission = self.admit(&permit, entry)?;
+        let permitted =
+            Permitted { request, subject: &subject, permit: &permit, admission: &admission, question: &question };
         self.carry_out(&permitted, form, &head.headers, entry).await
     }
 
@@ -198,6 +204,15 @@ impl Gateway {
         }
     }
 
+    /// Asks whether the binding may ask for more, and records it when it may not.
+    fn admit(&self, permit: &Permit, entry: &mut Entry) -> Result<Admission, Refusal> {
+        self.rooms.limits.admit(permit).map_err(|exceeded| {
+            self.metrics.limited(&exceeded.binding.role, &exceeded.binding.place);
+            entry.decision = Some(Ruling { verdict: Verdict::Reject, ..permit.into() });
+            exceeded.into()
+        })
+    }
+
     /// Carries out what policy permitted: a write's intent first, then the credential, then the errand.
     async fn carry_out(
         &self,
@@ -206,7 +221,7 @@ impl Gateway {
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let Permitted { request, subject, permit, question } = permitted;
+        let Permitted { request, subject, permit, question, .. } = permitted;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
             self.record(intent).await?;
@@ -249,6 +264,9 @@ impl Gateway {
         entry.credential = Some(ledger::credential(permitted.permit, token));
         let may_retry = || self.rooms.clock.now() < permitted.subject.expires();
         let forwarded = self.rooms.upstream.forward(errand, token, may_retry).await;
+        permitted
+            .admission
+            .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());
         ledger::upstream(entry, &forwarded, left.elapsed());
         forwarded
     }

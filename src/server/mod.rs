@@ -38,6 +38,7 @@ use crate::{
     exchange::Broker,
     gateway::{Gateway, Rooms},
     identity::{Identity, IdentitySetup},
+    limits::Limits,
     policy::RunningPolicy,
     transport::{Transport, TransportSetup},
     upstream::Upstream,
@@ -136,7 +137,8 @@ impl Server {
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
         let journal = Journal::open(config.audit, clock.clone())?;
         let started = clock.now();
-        let rooms = Rooms { identity, policy, journal, broker, upstream, clock };
+        let limits = Limits::new(clock.clone());
+        let rooms = Rooms { identity, policy, limits, journal, broker, upstream, clock };
         let gateway = Gateway::new(rooms, config.limits, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),
