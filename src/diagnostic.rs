@@ -32,8 +32,8 @@ pub struct Diagnostic {
     pub line: u64,
     /// Column, from 1; 0 when the finding is about the file as a whole.
     pub column: u64,
-    /// How many characters of the line it is about.
-    pub length: u64,
+    /// How many characters it is about; 0 when that is not known.
+    pub length: u32,
     /// What is wrong, naming the culprit.
     pub message: String,
     /// What to do about it.
@@ -118,7 +118,7 @@ pub struct Place {
     /// Column, from 1.
     pub column: u64,
     /// Characters that belong to it; 0 when that is not known.
-    length: u64,
+    length: u32,
     /// Bytes of the file before it.
     offset: u64,
 }
@@ -127,7 +127,12 @@ impl From<serde_saphyr::Location> for Place {
     fn from(location: serde_saphyr::Location) -> Self {
         let span = location.span();
         let offset = span.byte_offset().unwrap_or_else(|| span.offset());
-        Self { line: location.line(), column: location.column(), length: span.len(), offset }
+        Self {
+            line: location.line(),
+            column: location.column(),
+            length: u32::try_from(span.len()).unwrap_or(u32::MAX),
+            offset,
+        }
     }
 }
 
@@ -183,13 +188,15 @@ fn syntax(source: &Source, error: &serde_saphyr::Error) -> Diagnostic {
 enum Node {
     #[default]
     Leaf,
-    Sequence(Box<[(Place, Node)]>),
+    Sequence(Box<[Placed]>),
     /// By name, names written as in a path.
-    Mapping(Box<[(Box<str>, (Place, Node))]>),
+    Mapping(Box<[(Box<str>, Placed)]>),
 }
 
+type Placed = (Place, Node);
+
 impl Node {
-    fn child(&self, name: &str) -> Option<&(Place, Node)> {
+    fn child(&self, name: &str) -> Option<&Placed> {
         match self {
             Self::Leaf => None,
             Self::Sequence(items) => items.get(name.parse::<usize>().ok()?),
@@ -201,7 +208,7 @@ impl Node {
     }
 }
 
-fn placed(node: Spanned<Node>) -> (Place, Node) {
+fn placed(node: Spanned<Node>) -> Placed {
     (node.referenced.into(), node.value)
 }
 

@@ -411,3 +411,89 @@ impl Check<'_> {
         operations
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::findings::build;
+    use crate::diagnostic::Severity;
+
+    const EXAMPLE: &str = r#"
+roles:
+  order-writer:
+    description: Fulfilment writes the orders of its own tenant.
+    grants:
+      - container: shop/orders
+        partition_key: ["{claims.tenant}"]
+        operations: [items/read, items/upsert, query]
+  order-auditor:
+    grants:
+      - container: shop/orders
+        operations: [items/read, query]
+        mask: [/card/number]
+bindings:
+  - role: order-writer
+    description: The nightly run and the daily one.
+    workloads:
+      - issuer: cognito
+        claims: { client_id: 7h2kexample }
+        state_machines: ["arn:aws:states:us-east-1:111122223333:stateMachine:Fulfil*"]
+        states: [SaveOrder, LoadOrder]
+        assurance: claimed
+    limits: { requests_per_second: 100, request_units_per_second: 400, concurrency: 32 }
+deny:
+  - name: ledger-is-append-only
+    container: finance/ledger
+    operations: [items/upsert, items/replace, items/patch, items/delete]
+    workloads: all
+"#;
+
+    fn errors(text: &str) -> Vec<String> {
+        let Err(findings) = build(&[("p.yaml", text)], None) else { return Vec::new() };
+        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+        errors.map(|finding| format!("{}:{}: {}", finding.line, finding.column, finding.message)).collect()
+    }
+
+    #[test]
+    fn what_is_not_built_is_the_only_thing_wrong_with_the_whole_language() {
+        assert_eq!(errors(EXAMPLE), ["13:15: `mask` is not built yet, so it would not be obeyed"]);
+        assert_eq!(errors(&EXAMPLE.replace("        mask: [/card/number]\n", "")), Vec::<String>::new());
+        for (place, key) in
+            [("        operations: [items/read, query]\n", "idempotency"), ("    workloads:\n", "agent")]
+        {
+            let text = EXAMPLE.replacen(
+                place,
+                &format!("{}{key}: true\n{place}", " ".repeat(place.len() - place.trim_start().len())),
+                1,
+            );
+            assert!(errors(&text).iter().any(|error| error.contains(&format!("`{key}` is not built yet"))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_whole_number_that_means_something() {
+        for written in ["0", "-1", "0.5", "1e12", ".nan", ".inf"] {
+            let text = EXAMPLE
+                .replace("mask: [/card/number]", "")
+                .replace("concurrency: 32", &format!("concurrency: {written}"));
+            let errors = errors(&text);
+            assert!(errors.len() == 1 && errors[0].starts_with("23:"), "{written}: {errors:?}");
+        }
+        let nothing = EXAMPLE
+            .replace("mask: [/card/number]", "")
+            .replace("{ requests_per_second: 100, request_units_per_second: 400, concurrency: 32 }", "{}");
+        assert_eq!(errors(&nothing), ["23:13: limits without a number limit nothing"]);
+    }
+
+    #[test]
+    fn limits_belong_to_the_binding_as_it_is_written() {
+        let limits = |text: &str| {
+            let set = build(&[("p.yaml", &text.replace("mask: [/card/number]", ""))], None).unwrap();
+            set.entitlements().iter().find_map(|entitlement| entitlement.limits.clone()).unwrap()
+        };
+        let first = limits(EXAMPLE);
+        assert_eq!((&*first.role, &*first.place), ("order-writer", "p.yaml:15"));
+        assert_eq!(limits(&format!("# a line more\n{EXAMPLE}")), first);
+        assert_ne!(limits(&EXAMPLE.replace("concurrency: 32", "concurrency: 33")), first);
+        assert_ne!(limits(&EXAMPLE.replace("7h2kexample", "another")), first);
+    }
+}
