@@ -27,6 +27,7 @@ mod glob;
 mod hypothesis;
 mod inclusion;
 mod index;
+mod links;
 mod load;
 mod model;
 mod revision;
@@ -34,6 +35,7 @@ mod running;
 mod selector;
 mod template;
 mod warn;
+mod watch;
 mod who_can;
 
 #[cfg(test)]
@@ -56,6 +58,7 @@ pub use explain::{Explanation, NearMiss, explain, near_misses};
 pub use load::load;
 pub use model::PolicySet;
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};
+pub use watch::Watch;
 pub use who_can::{Holder, who_can};
 
 use crate::access::IssuerName;

@@ -44,7 +44,7 @@ use crate::{
     upstream::Upstream,
 };
 
-/// How often the policy directory and the certificate files are looked at.
+/// How often the certificate files are looked at.
 const WATCH: Duration = Duration::from_secs(2);
 /// How long the admin listener outlives the rest.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
