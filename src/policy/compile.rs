@@ -318,12 +318,10 @@ impl Check<'_> {
     }
 
     fn claim_patterns(&mut self, value: &Value, path: &str) -> Vec<ClaimPattern> {
-        let values = match value {
-            Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
+        let Value::Array(values) = value else { return self.claim_pattern(value, path).into_iter().collect() };
         self.not_empty(values, path, "name a value, or remove the claim");
-        values.iter().filter_map(|value| self.claim_pattern(value, path)).collect()
+        let each = values.iter().enumerate();
+        each.filter_map(|(i, value)| self.claim_pattern(value, &format!("{path}/{i}"))).collect()
     }
 
     fn claim_pattern(&mut self, value: &Value, path: &str) -> Option<ClaimPattern> {
