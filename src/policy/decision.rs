@@ -103,7 +103,7 @@ impl Permit {
     }
 
     /// How much may be asked for under the binding that decided, where it says so. Of several bindings that give the caller the
-    /// deciding grant it is the first, by file path and position.
+    /// deciding grant it is the first, by file path and position; of a batch the one that grants the batch itself.
     pub fn limits(&self) -> Option<&Arc<BindingLimits>> {
         self.limits.as_ref()
     }

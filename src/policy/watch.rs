@@ -137,3 +137,33 @@ fn folders(directory: &Path) -> BTreeSet<PathBuf> {
     read.extend(around.filter_map(|folder| fs::canonicalize(folder).ok()));
     read
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Config, *};
+    use crate::clock::Clock;
+
+    const DENY: &str = "deny: [{ name: NAME, container: a/b, operations: [query], workloads: all }]\n";
+
+    #[tokio::test]
+    async fn a_directory_that_cannot_be_watched_is_looked_at() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("p.yaml");
+        fs::write(&file, DENY.replace("NAME", "first")).unwrap();
+        let config = Config { directory: directory.path().to_owned(), issuers: None };
+        let policy = RunningPolicy::load(config, Clock::System).unwrap();
+        let mut watch = Watch { watcher: None, ..policy.watch() };
+        let mut waiting = std::pin::pin!(watch.next_reload());
+        assert!(timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+        fs::write(&file, DENY.replace("NAME", "second")).unwrap();
+        let set = timeout(Duration::from_secs(20), waiting).await.expect("it is seen").unwrap();
+        assert_eq!(&*set.clauses().next().unwrap().name, "second");
+    }
+
+    #[test]
+    fn reading_is_no_change() {
+        assert!(!may_matter(EventKind::Access(AccessKind::Open(AccessMode::Any))));
+        assert!(may_matter(EventKind::Access(AccessKind::Close(AccessMode::Write))));
+        assert!(may_matter(EventKind::Any));
+    }
+}
