@@ -38,6 +38,10 @@ deny:
     .ci/run deny
     cargo deny check advisories
 
+# What a decision costs, and what it costs elsewhere: bench/README.md.
+bench *FILTER:
+    cargo bench --locked -p stepgate-bench -- {{ FILTER }}
+
 # The gateway with its stand-ins, on loopback, until Ctrl-C.
 dev:
     cargo run --locked -- dev

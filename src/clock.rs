@@ -2,10 +2,10 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, LazyLock,
         atomic::{AtomicI64, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// A point in time, in milliseconds since the Unix epoch.
@@ -59,6 +59,9 @@ impl Timestamp {
     }
 }
 
+/// What the running time is counted from.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+
 /// The clock that everything which compares times is given.
 #[derive(Clone, Debug)]
 pub enum Clock {
@@ -78,6 +81,15 @@ impl Clock {
                     .unwrap_or(i64::MAX),
             ),
             Self::Manual(clock) => Timestamp(clock.0.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Time that only runs forward, from a beginning of its own: for what measures how long, where the system's clock may be put
+    /// back.
+    pub fn running(&self) -> Duration {
+        match self {
+            Self::System => BEGINNING.elapsed(),
+            Self::Manual(_) => self.now().since(Timestamp(0)),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`parse`] reads YAML into a type and keeps the place of every node, so that checks made long after parsing (does this
 //! role exist, is that URL allowed) still point at a line and a column.
 
-use std::{collections::HashMap, fmt, path::PathBuf, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -32,6 +32,8 @@ pub struct Diagnostic {
     pub line: u64,
     /// Column, from 1; 0 when the finding is about the file as a whole.
     pub column: u64,
+    /// How many characters it is about; 0 when that is not known.
+    pub length: u32,
     /// What is wrong, naming the culprit.
     pub message: String,
     /// What to do about it.
@@ -52,15 +54,25 @@ impl fmt::Display for Diagnostic {
         }
         write!(f, ": {severity}: {}", self.message)?;
         if let Some(excerpt) = &self.excerpt {
-            let line = self.line.to_string();
-            let indent = usize::try_from(self.column.saturating_sub(1)).unwrap_or(0);
+            let (line, underline) = (self.line.to_string(), self.underline(excerpt));
             let gutter = line.len();
-            write!(f, "\n  {line} | {excerpt}\n  {:gutter$} | {:indent$}^", "", "")?;
+            write!(f, "\n  {line} | {excerpt}\n  {:gutter$} | {underline}", "")?;
         }
         if let Some(mend) = &self.mend {
             write!(f, "\n  mend: {mend}")?;
         }
         Ok(())
+    }
+}
+
+impl Diagnostic {
+    /// Marks the culprit in the line above it. Tabs are kept, so that the mark stands where the terminal puts the text.
+    fn underline(&self, excerpt: &str) -> String {
+        let before = usize::try_from(self.column.saturating_sub(1)).unwrap_or(0);
+        let indent = excerpt.chars().chain(std::iter::repeat(' ')).take(before);
+        let rest = excerpt.chars().count().saturating_sub(before);
+        let length = usize::try_from(self.length).unwrap_or(1).min(rest).max(1);
+        indent.map(|c| if c == '\t' { '\t' } else { ' ' }).chain(std::iter::repeat_n('^', length)).collect()
     }
 }
 
@@ -76,16 +88,25 @@ pub struct Source {
 impl Source {
     /// A finding at a line and column of this file.
     pub fn at(&self, severity: Severity, place: Place, message: impl Into<String>, mend: Option<String>) -> Diagnostic {
-        let excerpt = place.line.checked_sub(1).and_then(|line| self.text.lines().nth(usize::try_from(line).ok()?));
         Diagnostic {
             severity,
             file: self.file.clone(),
             line: place.line,
             column: place.column,
+            length: place.length,
             message: message.into(),
             mend,
-            excerpt: excerpt.map(str::to_owned),
+            excerpt: self.line_at(place).map(str::to_owned),
         }
+    }
+
+    /// The line around a place, found by its offset: a file of a hundred thousand lines may have as many findings.
+    fn line_at(&self, place: Place) -> Option<&str> {
+        let (before, after) = self.text.split_at_checked(usize::try_from(place.offset).ok()?)?;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        let end = before.len() + after.find('\n').unwrap_or(after.len());
+        let line = self.text.get(start..end)?;
+        (place.line > 0).then(|| line.strip_suffix('\r').unwrap_or(line))
     }
 }
 
@@ -96,40 +117,63 @@ pub struct Place {
     pub line: u64,
     /// Column, from 1.
     pub column: u64,
+    /// Characters that belong to it; 0 when that is not known.
+    length: u32,
+    /// Bytes of the file before it.
+    offset: u64,
+}
+
+impl From<serde_saphyr::Location> for Place {
+    fn from(location: serde_saphyr::Location) -> Self {
+        let span = location.span();
+        let offset = span.byte_offset().unwrap_or_else(|| span.offset());
+        Self {
+            line: location.line(),
+            column: location.column(),
+            length: u32::try_from(span.len()).unwrap_or(u32::MAX),
+            offset,
+        }
+    }
 }
 
 /// The places of a document's nodes, by path: `issuers/0/url`. Member names that hold a `/` are written `~1` (RFC 6901).
 #[derive(Clone, Debug, Default)]
-pub struct Places(HashMap<String, Place>);
+pub struct Places(Node);
 
 impl Places {
     /// The place of the node at `path`, or of the nearest node around it.
     pub fn of(&self, path: &str) -> Place {
-        let mut path = path;
-        loop {
-            if let Some(place) = self.0.get(path) {
-                return *place;
-            }
-            match path.rsplit_once('/') {
-                Some((outer, _)) => path = outer,
-                None => return Place::default(),
+        let (mut node, mut place) = (&self.0, Place::default());
+        for name in path.split('/') {
+            match node.child(name) {
+                Some((at, child)) => (place, node) = (*at, child),
+                None => break,
             }
         }
+        place
     }
 }
 
 /// Reads a YAML document as `T`, with the places of its nodes. Unknown keys are errors when `T` denies them.
 pub fn parse<T: DeserializeOwned>(source: &Source) -> Result<(T, Places), Diagnostic> {
-    let value = serde_saphyr::from_str::<T>(&source.text).map_err(|error| syntax(source, &error))?;
-    let root = serde_saphyr::from_str::<Spanned<Node>>(&source.text).map_err(|error| syntax(source, &error))?;
-    let mut places = Places::default();
-    root.value.record(String::new(), &mut places);
-    Ok((value, places))
+    let value = read(source)?;
+    Ok((value, Places(read(source)?)))
+}
+
+fn read<T: DeserializeOwned>(source: &Source) -> Result<T, Diagnostic> {
+    // The parser's own bounds are for strangers' files. A node takes a byte at least, so a file's size bounds its nodes;
+    // what aliases make of them stays bounded by the parser.
+    let mut options = serde_saphyr::Options::default();
+    if let Some(budget) = &mut options.budget {
+        budget.max_nodes = budget.max_nodes.max(source.text.len());
+        budget.max_events = budget.max_events.max(source.text.len().saturating_mul(2));
+    }
+    serde_saphyr::from_str_with_options(&source.text, options).map_err(|error| syntax(source, &error))
 }
 
 fn syntax(source: &Source, error: &serde_saphyr::Error) -> Diagnostic {
     let error = error.without_snippet();
-    let place = error.location().map_or_else(Place::default, |l| Place { line: l.line(), column: l.column() });
+    let place = error.location().map_or_else(Place::default, Place::from);
     let message = error.to_string();
     // The parser repeats the place at the end of its message; the diagnostic already begins with it.
     let message = match message.rfind(" at line ") {
@@ -140,27 +184,32 @@ fn syntax(source: &Source, error: &serde_saphyr::Error) -> Diagnostic {
 }
 
 /// A document as a tree of places; the values themselves are read by the typed pass.
+#[derive(Clone, Debug, Default)]
 enum Node {
+    #[default]
     Leaf,
-    Sequence(Vec<Spanned<Node>>),
-    Mapping(Vec<(String, Spanned<Node>)>),
+    Sequence(Box<[Placed]>),
+    /// By name, names written as in a path.
+    Mapping(Box<[(Box<str>, Placed)]>),
 }
 
+type Placed = (Place, Node);
+
 impl Node {
-    fn record(&self, path: String, places: &mut Places) {
-        let mut child = |name: &str, node: &Spanned<Node>| {
-            let name = name.replace('~', "~0").replace('/', "~1");
-            let path = if path.is_empty() { name } else { format!("{path}/{name}") };
-            let place = Place { line: node.referenced.line(), column: node.referenced.column() };
-            places.0.insert(path.clone(), place);
-            node.value.record(path, places);
-        };
+    fn child(&self, name: &str) -> Option<&Placed> {
         match self {
-            Self::Leaf => {}
-            Self::Sequence(items) => items.iter().enumerate().for_each(|(i, item)| child(&i.to_string(), item)),
-            Self::Mapping(members) => members.iter().for_each(|(name, member)| child(name, member)),
+            Self::Leaf => None,
+            Self::Sequence(items) => items.get(name.parse::<usize>().ok()?),
+            Self::Mapping(members) => {
+                let at = members.binary_search_by(|(member, _)| (**member).cmp(name)).ok()?;
+                members.get(at).map(|(_, child)| child)
+            }
         }
     }
+}
+
+fn placed(node: Spanned<Node>) -> Placed {
+    (node.referenced.into(), node.value)
 }
 
 impl<'de> Deserialize<'de> for Node {
@@ -204,17 +253,18 @@ impl<'de> Deserialize<'de> for Node {
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Node, A::Error> {
                 let mut nodes = Vec::new();
                 while let Some(node) = items.next_element()? {
-                    nodes.push(node);
+                    nodes.push(placed(node));
                 }
-                Ok(Node::Sequence(nodes))
+                Ok(Node::Sequence(nodes.into()))
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Node, A::Error> {
                 let mut nodes = Vec::new();
-                while let Some(member) = members.next_entry()? {
-                    nodes.push(member);
+                while let Some((name, node)) = members.next_entry::<String, _>()? {
+                    nodes.push((name.replace('~', "~0").replace('/', "~1").into(), placed(node)));
                 }
-                Ok(Node::Mapping(nodes))
+                nodes.sort_by(|(a, _): &(Box<str>, _), (b, _)| a.cmp(b));
+                Ok(Node::Mapping(nodes.into()))
             }
         }
         deserializer.deserialize_any(NodeVisitor)
@@ -252,6 +302,30 @@ mod tests {
         let text = "garden.yaml:3:11: error: too few rows\n  3 |     rows: 3\n    |           ^\n  mend: plant 4";
         assert_eq!(finding.to_string(), text);
         assert_eq!(places.of("beds/0/absent"), places.of("beds/0"));
+    }
+
+    #[test]
+    fn the_whole_culprit_is_underlined() {
+        let underlined = |text: &str, path: &str| {
+            let source = source(text);
+            let (_, places) = parse::<Garden>(&source).unwrap();
+            let finding = source.at(Severity::Error, places.of(path), "no", None).to_string();
+            finding.lines().nth(2).unwrap().split_once("| ").unwrap().1.to_owned()
+        };
+        assert_eq!(underlined("beds:\n  - plant: leek\n    rows: 3\n", "beds/0/plant"), "           ^^^^");
+        assert_eq!(underlined("beds: [{ rows: 3, plant: \"é\" }]\r\n", "beds/0/plant"), "                         ^^^");
+        assert_eq!(underlined("beds:\n  - plant: leek\n    rows: 3\n", "beds/0"), "    ^");
+        assert_eq!(underlined("beds: [{\trows: 3, plant: é }]", "beds/0/rows"), "        \t      ^");
+    }
+
+    #[test]
+    fn a_long_document_is_read_and_its_last_line_is_found() {
+        let text = "beds:\n".to_owned() + &"  - { plant: leek, rows: 3 }\n".repeat(100_000);
+        let source = source(&text);
+        let (garden, places) = parse::<Garden>(&source).unwrap();
+        let finding = source.at(Severity::Error, places.of("beds/99999/rows"), "too few rows", None);
+        assert_eq!((garden.beds.len(), finding.line, finding.column), (100_000, 100_001, 26));
+        assert_eq!(finding.excerpt.as_deref(), Some("  - { plant: leek, rows: 3 }"));
     }
 
     #[test]

@@ -23,11 +23,12 @@ use url::Url;
 use crate::{
     access::{AccessRequest, Action, ExecutionContext, Operation},
     answer::{self, Condition, CosmosAnswer, Form, Refusal},
-    audit::{Entry, Journal, Phase, Ruling},
+    audit::{Entry, Journal, Phase, Ruling, Verdict},
     clock::Clock,
     context::{self, RequestContext, RequestId},
     exchange::{Broker, ResourceToken},
     identity::{Identity, VerifiedSubject},
+    limits::{self, Admission},
     policy::{self, Decision, Permit, RunningPolicy},
     question::{self, Question, Route},
     revocation::{Revocation, Revocations, Unwelcome},
@@ -60,6 +61,8 @@ pub struct Rooms {
     pub revocations: Revocations,
     /// May they.
     pub policy: RunningPolicy,
+    /// How much.
+    pub limits: limits::Limits,
     /// The ledger.
     pub journal: Journal,
     /// Which key fits.
@@ -89,6 +92,7 @@ struct Permitted<'a> {
     subject: &'a VerifiedSubject,
     context: &'a ExecutionContext,
     permit: &'a Permit,
+    admission: &'a Admission,
     question: &'a Question,
 }
 
@@ -158,8 +162,15 @@ impl Gateway {
         let question = route.with_body(&head.headers, body.bytes.clone())?;
         entry.question = ledger::asked(&question);
         let permit = self.decide(&subject, &context, &question, entry)?;
-        let permitted =
-            Permitted { request, subject: &subject, context: &context, permit: &permit, question: &question };
+        let admission = self.admit(&permit, entry)?;
+        let permitted = Permitted {
+            request,
+            subject: &subject,
+            context: &context,
+            permit: &permit,
+            admission: &admission,
+            question: &question,
+        };
         self.carry_out(&permitted, form, &head.headers, entry).await
     }
 
@@ -203,6 +214,15 @@ impl Gateway {
                 Err(Refusal::ambiguous(&candidates))
             }
         }
+    }
+
+    /// Asks whether the binding may ask for more, and records it when it may not.
+    fn admit(&self, permit: &Permit, entry: &mut Entry) -> Result<Admission, Refusal> {
+        self.rooms.limits.admit(permit).map_err(|exceeded| {
+            self.metrics.limited(&exceeded.binding.role, &exceeded.binding.place);
+            entry.decision = Some(Ruling { verdict: Verdict::Reject, ..permit.into() });
+            exceeded.into()
+        })
     }
 
     /// Carries out what policy permitted: a write's intent first, then the credential, then the errand.
@@ -264,6 +284,9 @@ impl Gateway {
         let may_retry =
             || self.rooms.clock.now() < permitted.subject.expires() && self.still_welcome(permitted).is_ok();
         let forwarded = self.rooms.upstream.forward(errand, token, may_retry).await;
+        permitted
+            .admission
+            .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());
         ledger::upstream(entry, &forwarded, left.elapsed());
         if matches!(forwarded, Err(UpstreamError::Withdrawn { .. })) {
             ledger::noted(entry, self.still_welcome(permitted))?;

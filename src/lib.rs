@@ -3,7 +3,7 @@
 //! A request walks through the rooms in the order in which the modules stand here:
 //!
 //! ```text
-//! server -> identity -> context -> question -> policy -> audit.open -> exchange -> upstream -> answer -> audit.close
+//! server -> identity -> context -> question -> policy -> limits -> audit.open -> exchange -> upstream -> answer -> audit.close
 //!              \_________ any refusal _________/-> audit (bounded before an identity is known) -> answer
 //! ```
 //!
@@ -28,6 +28,8 @@ pub mod context;
 pub mod question;
 
 pub mod policy;
+
+pub mod limits;
 
 pub mod exchange;
 

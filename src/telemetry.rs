@@ -4,6 +4,7 @@
 //! when policy granted something on it, so that no caller can make time series at will.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
@@ -57,6 +58,16 @@ pub struct IssuerLabel {
     pub issuer: String,
 }
 
+/// The label of a binding.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct BindingLabel {
+    /// Its role and place, such as `order-writer (shop.yaml:31)`; `other` once there are many.
+    pub binding: String,
+}
+
+/// How many bindings have a series of their own. Their places move when files are edited, so there is no end of them.
+const MOST_BINDINGS: usize = 200;
+
 /// The label of a reload.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ReloadLabel {
@@ -75,6 +86,8 @@ pub struct Metrics {
     durations: Family<OperationLabel, Histogram>,
     request_units: Family<OperationLabel, Counter<f64, std::sync::atomic::AtomicU64>>,
     reloads: Family<ReloadLabel, Counter>,
+    limited: Family<BindingLabel, Counter>,
+    limited_bindings: Mutex<HashSet<String>>,
     jwks_fetches: Family<IssuerLabel, Counter>,
     mints: Counter,
     audit_records: Counter,
@@ -135,6 +148,8 @@ impl Default for Metrics {
         for result in [APPLIED, REJECTED] {
             drop(reloads.get_or_create(&ReloadLabel { result }));
         }
+        let limited = Family::default();
+        registry.register("limited_requests", "Requests refused over the limits of their binding", limited.clone());
         let jwks_fetches = Family::default();
         registry.register("jwks_fetches", "Key sets asked of issuers", jwks_fetches.clone());
         let mints = Counter::default();
@@ -151,6 +166,8 @@ impl Default for Metrics {
             durations,
             request_units,
             reloads,
+            limited,
+            limited_bindings: Mutex::default(),
             jwks_fetches,
             mints,
             audit_records,
@@ -179,6 +196,18 @@ impl Metrics {
     pub fn policy_reload(&self, applied: bool) {
         let result = if applied { APPLIED } else { REJECTED };
         self.reloads.get_or_create(&ReloadLabel { result }).inc();
+    }
+
+    /// Counts a request over the limits of its binding.
+    pub fn limited(&self, role: &str, place: &str) {
+        let mut binding = format!("{role} ({place})");
+        let mut known = self.limited_bindings.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < MOST_BINDINGS {
+            known.insert(binding.clone());
+        } else if !known.contains(&binding) {
+            "other".clone_into(&mut binding);
+        }
+        self.limited.get_or_create(&BindingLabel { binding }).inc();
     }
 
     /// Takes over what the rooms count themselves.
@@ -213,6 +242,9 @@ mod tests {
             RequestLabels { operation: "query", container: "shop/orders".into(), decision: "allow", status: 200 };
         metrics.request(labels, Duration::from_millis(3), Some(2.5));
         metrics.policy_reload(true);
+        for i in 0..1_000 {
+            metrics.limited("r", &format!("p.yaml:{i}"));
+        }
         metrics.observe(Counts {
             mints: 7,
             audit_records: 9,
@@ -226,6 +258,8 @@ mod tests {
             r#"stepgate_request_duration_seconds_bucket{le="0.005",operation="query"} 1"#,
             r#"stepgate_request_units_total{operation="query"} 2.5"#,
             r#"stepgate_policy_reloads_total{result="applied"} 1"#,
+            r#"stepgate_limited_requests_total{binding="r (p.yaml:0)"} 1"#,
+            r#"stepgate_limited_requests_total{binding="other"} 800"#,
             r#"stepgate_jwks_fetches_total{issuer="cognito"} 2"#,
             "stepgate_mints_total 7",
             "stepgate_audit_records_total 9",

@@ -12,6 +12,7 @@ use crate::{
     context::ContextError,
     exchange::ExchangeError,
     identity::{Carrier, Class, IdentityError},
+    limits::Exceeded,
     policy::Reasons,
     question::Rejection,
     revocation::Unwelcome,
@@ -89,6 +90,14 @@ impl From<Reasons> for Refusal {
     fn from(reasons: Reasons) -> Self {
         let condition = if reasons.prefix_query { Condition::PrefixQuery } else { Condition::PolicyDenied };
         Self::new(condition, reasons.sentence)
+    }
+}
+
+impl From<Exceeded> for Refusal {
+    fn from(exceeded: Exceeded) -> Self {
+        // How long the requests in flight will take is not known.
+        let retry_after = exceeded.retry_after.unwrap_or(SOON);
+        Self::new(Condition::LimitExceeded, exceeded.to_string()).after(retry_after)
     }
 }
 

@@ -39,6 +39,8 @@ pub enum Condition {
     SessionNotAvailable,
     /// Cosmos 429 beyond the deadline.
     Throttled,
+    /// The limits of the binding are reached.
+    LimitExceeded,
     /// Cosmos (or what stands before it) answered what cannot be an answer.
     BadAnswer,
     /// Cosmos cannot be reached.
@@ -73,7 +75,7 @@ pub(super) struct Row {
 
 impl Condition {
     /// Every condition, in the order of the table.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Malformed,
         Self::UnknownOperation,
         Self::CosmosBadRequest,
@@ -92,6 +94,7 @@ impl Condition {
         Self::BatchFailed,
         Self::SessionNotAvailable,
         Self::Throttled,
+        Self::LimitExceeded,
         Self::BadAnswer,
         Self::Unavailable,
         Self::RetryLater,
@@ -126,6 +129,7 @@ impl Condition {
             Self::BatchFailed => row("cosmos.batch_failed", 424, 424, false),
             Self::SessionNotAvailable => row("cosmos.session_not_available", 425, 404, true),
             Self::Throttled => row("cosmos.throttled", 429, 429, true),
+            Self::LimitExceeded => row("limit.exceeded", 429, 429, true),
             Self::BadAnswer => row("upstream.bad_answer", 502, 500, true),
             Self::Unavailable => row("upstream.unavailable", 503, 503, true),
             Self::RetryLater => row("cosmos.retry_later", 503, 503, true),

@@ -178,7 +178,7 @@ pub enum Verdict {
     Allow,
     /// Policy did not grant it, or denied it.
     Deny,
-    /// It never reached policy.
+    /// It never reached policy, or went over the limits of the binding under which policy granted it.
     Reject,
 }
 

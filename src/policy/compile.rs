@@ -1,7 +1,8 @@
 //! From what was written to what it means: names resolved, patterns parsed, every problem told with its place.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, btree_map::Entry},
+    num::NonZeroU32,
     sync::Arc,
 };
 
@@ -9,9 +10,10 @@ use serde_json::Value;
 
 use super::{
     KnownIssuer,
-    decision::{Clause, ClauseKind},
-    document::{self, Document, operation_words},
+    decision::{BindingLimits, Clause, ClauseKind},
+    document::{self, Document, LARGEST_LIMIT, operation_words},
     glob::{ContainerPattern, Glob},
+    inclusion::{self, Grants, Role},
     model::{Binding, Deny, Grant, Operations},
     selector::{ClaimPattern, ClaimTest, ContextTest, Selector},
     template::KeyTemplate,
@@ -69,37 +71,36 @@ pub(super) struct Compiled {
     pub(super) grants: Vec<Arc<Grant>>,
     pub(super) bindings: Vec<Binding>,
     pub(super) denies: Vec<Arc<Deny>>,
-    /// The roles by name, with their place and grants.
-    pub(super) roles: BTreeMap<Arc<str>, Vec<Arc<Grant>>>,
 }
 
 /// Compiles `files`, in the order of their paths; problems go to `diagnostics`.
 pub(super) fn compile(files: &[File], issuers: Option<&[KnownIssuer]>, diagnostics: &mut Vec<Diagnostic>) -> Compiled {
     let mut compiled = Compiled::default();
-    let mut defined: HashMap<&str, String> = HashMap::new();
+    let mut roles: BTreeMap<Arc<str>, Role<'_>> = BTreeMap::new();
     for file in files {
         let mut check = Check { file, issuers, diagnostics };
-        for (name, role) in &file.document.roles {
+        for (name, written) in in_order_of_place(file) {
             let path = format!("roles/{}", escape(name));
-            check.not_built("include", role.include.is_some(), &path, "list the grants in the role itself");
-            if let Some(first) = defined.insert(name, check.place_of(&path)) {
-                check.error(
-                    &path,
-                    format!("the role `{name}` is already defined in {first}"),
-                    "give one of them another name",
-                );
+            let own = check.grants(name, written, &path);
+            compiled.grants.extend(own.iter().cloned());
+            match roles.entry(name.into()) {
+                Entry::Vacant(place) => {
+                    place.insert(Role { file, path, own, include: &written.include });
+                }
+                Entry::Occupied(first) => {
+                    let first = Check { file: first.get().file, issuers, diagnostics: check.diagnostics }
+                        .place_of(&first.get().path);
+                    let message = format!("the role `{name}` is already defined in {first}");
+                    check.error(&path, message, "give one of them another name");
+                }
             }
-            let grants = check.grants(name, role, &path);
-            compiled.grants.extend(grants.iter().cloned());
-            compiled.roles.entry(name.as_str().into()).or_default().extend(grants);
         }
     }
+    let grants = inclusion::include(&roles, diagnostics);
     for file in files {
         let mut check = Check { file, issuers, diagnostics };
         for (i, binding) in file.document.bindings.iter().enumerate() {
-            if let Some(binding) = check.binding(binding, &format!("bindings/{i}"), &compiled.roles) {
-                compiled.bindings.push(binding);
-            }
+            compiled.bindings.extend(check.binding(binding, &format!("bindings/{i}"), &grants));
         }
         for (i, deny) in file.document.deny.iter().enumerate() {
             compiled.denies.extend(check.deny(deny, &format!("deny/{i}")).map(Arc::new));
@@ -108,19 +109,34 @@ pub(super) fn compile(files: &[File], issuers: Option<&[KnownIssuer]>, diagnosti
     compiled
 }
 
+/// The roles of a file as they stand in it: of equally narrow grants the first decides.
+fn in_order_of_place(file: &File) -> Vec<(&str, &document::Role)> {
+    let mut roles: Vec<_> = file.document.roles.iter().map(|(name, role)| (name.as_str(), role)).collect();
+    roles.sort_by_cached_key(|(name, _)| file.places.of(&format!("roles/{}", escape(name))));
+    roles
+}
+
+/// The first of these names, for a mend.
+pub(super) fn listed<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const MOST: usize = 12;
+    let more = names.len().saturating_sub(MOST);
+    let listed: Vec<_> = names.take(MOST).collect();
+    if more == 0 { listed.join(", ") } else { format!("{} and {more} more", listed.join(", ")) }
+}
+
 /// A member's name as [`Places`] writes it.
 pub(super) fn escape(name: &str) -> String {
     name.replace('~', "~0").replace('/', "~1")
 }
 
-struct Check<'a> {
-    file: &'a File,
-    issuers: Option<&'a [KnownIssuer]>,
-    diagnostics: &'a mut Vec<Diagnostic>,
+pub(super) struct Check<'a> {
+    pub(super) file: &'a File,
+    pub(super) issuers: Option<&'a [KnownIssuer]>,
+    pub(super) diagnostics: &'a mut Vec<Diagnostic>,
 }
 
 impl Check<'_> {
-    fn error(&mut self, path: &str, message: impl Into<String>, mend: impl Into<String>) {
+    pub(super) fn error(&mut self, path: &str, message: impl Into<String>, mend: impl Into<String>) {
         let place = self.file.places.of(path);
         self.diagnostics.push(self.file.source.at(Severity::Error, place, message, Some(mend.into())));
     }
@@ -146,7 +162,10 @@ impl Check<'_> {
     }
 
     fn grants(&mut self, role: &str, written: &document::Role, path: &str) -> Vec<Arc<Grant>> {
-        self.not_empty(&written.grants, &format!("{path}/grants"), "list what the role allows, or remove the role");
+        if written.grants.is_empty() && written.include.is_empty() {
+            let mend = "list what it allows under `grants`, or the roles it takes over under `include`; or remove it";
+            self.error(&format!("{path}/grants"), format!("the role `{role}` grants nothing"), mend);
+        }
         let grants = written.grants.iter().enumerate();
         grants
             .filter_map(|(i, grant)| self.grant(role, i, grant, &format!("{path}/grants/{i}")).map(Arc::new))
@@ -184,18 +203,7 @@ impl Check<'_> {
         Some(Deny { clause, container: container?, partition: partition?, operations, workloads, context })
     }
 
-    fn binding(
-        &mut self,
-        written: &document::Binding,
-        path: &str,
-        roles: &BTreeMap<Arc<str>, Vec<Arc<Grant>>>,
-    ) -> Option<Binding> {
-        self.not_built(
-            "limits",
-            written.limits.is_some(),
-            path,
-            "remove it; the `limits` of the configuration hold for all callers",
-        );
+    fn binding(&mut self, written: &document::Binding, path: &str, roles: &Grants) -> Option<Binding> {
         self.not_built("idempotency", written.idempotency.is_some(), path, "remove it");
         self.not_built("agent", written.agent.is_some(), path, "remove it");
         let workloads = format!("{path}/workloads");
@@ -209,14 +217,52 @@ impl Check<'_> {
         }
         let grants = roles.get(written.role.as_str()).cloned();
         if grants.is_none() {
-            let known: Vec<_> = roles.keys().map(|name| &**name).collect();
-            let mend = match known.as_slice() {
-                [] => "define it under `roles:`; no file that could be read has any".to_owned(),
-                names => format!("define it under `roles:`; the roles are {}", names.join(", ")),
+            let mend = match roles.len() {
+                0 => "define it under `roles:`; no file that could be read has any".to_owned(),
+                _ => format!("define it under `roles:`; the roles are {}", listed(roles.keys().map(|name| &**name))),
             };
             self.error(&format!("{path}/role"), format!("there is no role `{}`", written.role), mend);
         }
-        Some(Binding { grants: grants?, holders })
+        let limits = written.limits.as_ref().map(|limits| self.limits(limits, &written.role, &holders, path));
+        Some(Binding { grants: grants?, holders, limits: limits.map(Arc::new) })
+    }
+
+    fn limits(
+        &mut self,
+        written: &document::Limits,
+        role: &str,
+        holders: &[Arc<Selector>],
+        path: &str,
+    ) -> BindingLimits {
+        let document::Limits { requests_per_second, request_units_per_second, concurrency } = written;
+        if requests_per_second.or(*request_units_per_second).or(*concurrency).is_none() {
+            let mend = "name one of requests_per_second, request_units_per_second and concurrency, or remove `limits`";
+            self.error(&format!("{path}/limits"), "limits without a number limit nothing", mend);
+        }
+        let mut amount = |key: &str, written: Option<f64>| self.amount(&format!("{path}/limits/{key}"), written?);
+        BindingLimits {
+            requests_per_second: amount("requests_per_second", *requests_per_second),
+            request_units_per_second: amount("request_units_per_second", *request_units_per_second),
+            concurrency: amount("concurrency", *concurrency),
+            role: role.into(),
+            place: self.place_of(path).into(),
+            written: format!("{role} {holders:?}").into(),
+        }
+    }
+
+    fn amount(&mut self, path: &str, written: f64) -> Option<NonZeroU32> {
+        let whole = written.fract() == 0.0 && (1.0..=f64::from(LARGEST_LIMIT)).contains(&written);
+        if !whole {
+            let mend =
+                format!("write a whole number from 1 to {LARGEST_LIMIT}; to stop a workload altogether, deny it");
+            self.error(path, format!("{written} is no limit"), mend);
+        }
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a whole number in the range, as just checked"
+        )]
+        if whole { NonZeroU32::new(written as u32) } else { None }
     }
 
     fn workload(&mut self, written: &document::Workload, path: &str) -> Selector {
@@ -247,8 +293,7 @@ impl Check<'_> {
         if let Some(issuers) = self.issuers
             && !issuers.iter().any(|known| known.name == *issuer)
         {
-            let names: Vec<_> = issuers.iter().map(|known| known.name.as_str()).collect();
-            let mend = format!("the configuration has the issuers {}", names.join(", "));
+            let mend = format!("the configuration has {}", listed(issuers.iter().map(|known| known.name.as_str())));
             self.error(&format!("{path}/issuer"), format!("there is no issuer `{issuer}`"), mend);
         }
     }
@@ -273,12 +318,10 @@ impl Check<'_> {
     }
 
     fn claim_patterns(&mut self, value: &Value, path: &str) -> Vec<ClaimPattern> {
-        let values = match value {
-            Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
+        let Value::Array(values) = value else { return self.claim_pattern(value, path).into_iter().collect() };
         self.not_empty(values, path, "name a value, or remove the claim");
-        values.iter().filter_map(|value| self.claim_pattern(value, path)).collect()
+        let each = values.iter().enumerate();
+        each.filter_map(|(i, value)| self.claim_pattern(value, &format!("{path}/{i}"))).collect()
     }
 
     fn claim_pattern(&mut self, value: &Value, path: &str) -> Option<ClaimPattern> {
@@ -364,5 +407,91 @@ impl Check<'_> {
             }
         }
         operations
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::findings::build;
+    use crate::diagnostic::Severity;
+
+    const EXAMPLE: &str = r#"
+roles:
+  order-writer:
+    description: Fulfilment writes the orders of its own tenant.
+    grants:
+      - container: shop/orders
+        partition_key: ["{claims.tenant}"]
+        operations: [items/read, items/upsert, query]
+  order-auditor:
+    grants:
+      - container: shop/orders
+        operations: [items/read, query]
+        mask: [/card/number]
+bindings:
+  - role: order-writer
+    description: The nightly run and the daily one.
+    workloads:
+      - issuer: cognito
+        claims: { client_id: 7h2kexample }
+        state_machines: ["arn:aws:states:us-east-1:111122223333:stateMachine:Fulfil*"]
+        states: [SaveOrder, LoadOrder]
+        assurance: claimed
+    limits: { requests_per_second: 100, request_units_per_second: 400, concurrency: 32 }
+deny:
+  - name: ledger-is-append-only
+    container: finance/ledger
+    operations: [items/upsert, items/replace, items/patch, items/delete]
+    workloads: all
+"#;
+
+    fn errors(text: &str) -> Vec<String> {
+        let Err(findings) = build(&[("p.yaml", text)], None) else { return Vec::new() };
+        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+        errors.map(|finding| format!("{}:{}: {}", finding.line, finding.column, finding.message)).collect()
+    }
+
+    #[test]
+    fn what_is_not_built_is_the_only_thing_wrong_with_the_whole_language() {
+        assert_eq!(errors(EXAMPLE), ["13:15: `mask` is not built yet, so it would not be obeyed"]);
+        assert_eq!(errors(&EXAMPLE.replace("        mask: [/card/number]\n", "")), Vec::<String>::new());
+        for (place, key) in
+            [("        operations: [items/read, query]\n", "idempotency"), ("    workloads:\n", "agent")]
+        {
+            let text = EXAMPLE.replacen(
+                place,
+                &format!("{}{key}: true\n{place}", " ".repeat(place.len() - place.trim_start().len())),
+                1,
+            );
+            assert!(errors(&text).iter().any(|error| error.contains(&format!("`{key}` is not built yet"))), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_limit_is_a_whole_number_that_means_something() {
+        for written in ["0", "-1", "0.5", "1e12", ".nan", ".inf"] {
+            let text = EXAMPLE
+                .replace("mask: [/card/number]", "")
+                .replace("concurrency: 32", &format!("concurrency: {written}"));
+            let errors = errors(&text);
+            assert!(errors.len() == 1 && errors[0].starts_with("23:"), "{written}: {errors:?}");
+        }
+        let nothing = EXAMPLE
+            .replace("mask: [/card/number]", "")
+            .replace("{ requests_per_second: 100, request_units_per_second: 400, concurrency: 32 }", "{}");
+        assert_eq!(errors(&nothing), ["23:13: limits without a number limit nothing"]);
+    }
+
+    #[test]
+    fn limits_belong_to_the_binding_as_it_is_written() {
+        let limits = |text: &str| {
+            let set = build(&[("p.yaml", &text.replace("mask: [/card/number]", ""))], None).unwrap();
+            set.entitlements().iter().find_map(|entitlement| entitlement.limits.clone()).unwrap()
+        };
+        let first = limits(EXAMPLE);
+        assert_eq!((&*first.role, &*first.place), ("order-writer", "p.yaml:15"));
+        assert_eq!(limits(&format!("# a line more\n{EXAMPLE}")), first);
+        assert_ne!(limits(&EXAMPLE.replace("concurrency: 32", "concurrency: 33")), first);
+        assert_ne!(limits(&EXAMPLE.replace("7h2kexample", "another")), first);
     }
 }

@@ -84,7 +84,7 @@ fn decide_operation(set: &PolicySet, request: &AccessRequest<'_>, operation: Ope
         Verdict::NotGranted => refuse(set, [], explain::not_granted(set, request), false),
         Verdict::PrefixOnly => refuse(set, [], explain::prefix_only(request), true),
         Verdict::Granted { keys, .. } if keys.len() > 1 => Decision::Ambiguous(keys),
-        Verdict::Granted { grant, keys } => Decision::Allow(permit(set, request, grant, keys.first(), key)),
+        Verdict::Granted { by, keys } => Decision::Allow(permit(set, request, by, keys.first(), key)),
     }
 }
 
@@ -92,7 +92,7 @@ fn decide_operation(set: &PolicySet, request: &AccessRequest<'_>, operation: Ope
 enum Verdict<'s> {
     /// The narrowest grant, and the grant's own partition key for this caller: none for the whole container, several only when
     /// the request names no key.
-    Granted { grant: &'s Grant, keys: Vec<PartitionKey> },
+    Granted { by: &'s Entitlement, keys: Vec<PartitionKey> },
     /// Granted only on a prefix of the key that a query or feed names.
     PrefixOnly,
     /// No grant covers it.
@@ -129,13 +129,15 @@ pub(super) fn reach(grant: &Grant, request: &AccessRequest<'_>, operation: Opera
     PartitionKey::new(own).map_or(Reach::Outside, |own| Reach::Partitions(vec![own]))
 }
 
-fn narrowest<'s>(set: &'s PolicySet, request: &'s AccessRequest<'_>, operation: Operation) -> Verdict<'s> {
-    let mut best: Option<(&Grant, Vec<PartitionKey>)> = None;
+fn narrowest<'s>(set: &'s PolicySet, request: &AccessRequest<'_>, operation: Operation) -> Verdict<'s> {
+    let mut best: Option<(&Entitlement, Vec<PartitionKey>)> = None;
     let mut prefix_only = false;
-    for entitlement in set.entitlements_on(&request.subject.issuer, request.container) {
+    for entitlement in set.entitlements_on(request) {
         let grant = &*entitlement.grant;
-        let wider = best.as_ref().is_some_and(|(best, _)| grant.breadth() > best.breadth());
-        if wider || !grant.operations.contains(operation) || !is_held(entitlement, request) {
+        if best.as_ref().is_some_and(|(best, _)| grant.breadth() > best.grant.breadth()) {
+            break;
+        }
+        if !grant.operations.contains(operation) || !is_held(entitlement, request) {
             continue;
         }
         let keys = match reach(grant, request, operation) {
@@ -149,14 +151,14 @@ fn narrowest<'s>(set: &'s PolicySet, request: &'s AccessRequest<'_>, operation: 
         };
         match &mut best {
             // Equally narrow grants that fix different keys leave the choice to the caller, not to the order of the files.
-            Some((best, fixed)) if best.breadth() == grant.breadth() => {
+            Some((_, fixed)) => {
                 fixed.extend(keys.into_iter().filter(|key| !fixed.contains(key)).collect::<Vec<_>>());
             }
-            _ => best = Some((grant, keys)),
+            None => best = Some((entitlement, keys)),
         }
     }
     match best {
-        Some((grant, keys)) => Verdict::Granted { grant, keys },
+        Some((by, keys)) => Verdict::Granted { by, keys },
         None if prefix_only => Verdict::PrefixOnly,
         None => Verdict::NotGranted,
     }
@@ -174,7 +176,7 @@ pub(super) fn denies_hit<'s>(
     operation: Operation,
     key: Option<&'s PartitionKey>,
 ) -> impl Iterator<Item = &'s Deny> {
-    set.denies_on(request.container).filter(move |deny| {
+    set.denies_about(request).filter(move |deny| {
         let partition = match (&deny.partition, key) {
             (Some(template), Some(key)) => template.compare(request.claims, key),
             _ => Match::Unknown,
@@ -189,11 +191,10 @@ fn decide_without_data(
     request: &AccessRequest<'_>,
     covers: impl Fn(&Grant, &[&Deny]) -> bool,
 ) -> Decision {
-    let denies: Vec<&Deny> =
-        set.denies_on(request.container).filter(|deny| deny.partition.is_none() && deny.is_about(request)).collect();
-    let mut narrowest: Option<(&Grant, Option<PartitionKey>)> = None;
+    let about = set.denies_about(request).filter(|deny| deny.partition.is_none() && deny.is_about(request));
+    let denies: Vec<&Deny> = about.collect();
     let mut closed = false;
-    for entitlement in set.entitlements_on(&request.subject.issuer, request.container) {
+    for entitlement in set.entitlements_on(request) {
         let grant = &*entitlement.grant;
         let own = match grant.partition.as_ref().map(|template| template.candidates(request.claims).into_iter().next())
         {
@@ -203,20 +204,16 @@ fn decide_without_data(
         if !is_held(entitlement, request) || !covers(grant, &[]) {
             continue;
         }
-        if !covers(grant, &denies) {
-            closed = true;
-        } else if narrowest.as_ref().is_none_or(|(best, _)| grant.breadth() < best.breadth()) {
-            narrowest = Some((grant, own));
+        if covers(grant, &denies) {
+            return Decision::Allow(permit(set, request, entitlement, own.as_ref(), request.partition_key));
         }
+        closed = true;
     }
-    match narrowest {
-        Some((grant, own)) => Decision::Allow(permit(set, request, grant, own.as_ref(), request.partition_key)),
-        None if closed => {
-            let sentence = explain::denied(request, &denies, true);
-            refuse(set, denies.iter().map(|deny| deny.clause.clone()), sentence, false)
-        }
-        None => refuse(set, [], explain::not_granted(set, request), false),
+    if closed {
+        let sentence = explain::denied(request, &denies, true);
+        return refuse(set, denies.iter().map(|deny| deny.clause.clone()), sentence, false);
     }
+    refuse(set, [], explain::not_granted(set, request), false)
 }
 
 fn is_closed(operation: Operation, denies: &[&Deny]) -> bool {
@@ -233,7 +230,7 @@ fn sole(keys: &[PartitionKey]) -> Option<&PartitionKey> {
 fn permit(
     set: &PolicySet,
     request: &AccessRequest<'_>,
-    grant: &Grant,
+    by: &Entitlement,
     own: Option<&PartitionKey>,
     key: Option<&PartitionKey>,
 ) -> Permit {
@@ -243,8 +240,9 @@ fn permit(
         action: request.action,
         scope: Scope { container: request.container.clone(), partition_key: own.cloned(), mode: request.action.mode() },
         partition_key: key.cloned(),
-        clauses: Arc::new([grant.clause.clone()]),
+        clauses: Arc::new([by.grant.clause.clone()]),
         revision: set.revision().clone(),
+        limits: by.limits.clone(),
     }
 }
 

@@ -1,7 +1,12 @@
 //! The answer of policy, with its reasons. The HTTP answer, the audit record, the test runner and `explain` print the same
 //! object.
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
 use crate::access::{Action, ContainerName, PartitionKey, PermissionMode, Subject};
 
@@ -58,6 +63,7 @@ pub struct Permit {
     pub(super) partition_key: Option<PartitionKey>,
     pub(super) clauses: Arc<[Clause]>,
     pub(super) revision: Revision,
+    pub(super) limits: Option<Arc<BindingLimits>>,
 }
 
 impl Permit {
@@ -96,6 +102,12 @@ impl Permit {
         &self.revision
     }
 
+    /// How much may be asked for under the binding that decided, where it says so. Of several bindings that give the caller the
+    /// deciding grant it is the first, by file path and position; of a batch the one that grants the batch itself.
+    pub fn limits(&self) -> Option<&Arc<BindingLimits>> {
+        self.limits.as_ref()
+    }
+
     /// The permit in one sentence.
     pub fn sentence(&self) -> String {
         let names: Vec<_> = self.clauses.iter().map(|clause| &*clause.name).collect();
@@ -105,6 +117,44 @@ impl Permit {
             Some(key) => format!("{names} grants {action} on {container} in partition {key} to {subject}."),
             None => format!("{names} grants {action} on {container} to {subject}."),
         }
+    }
+}
+
+/// How much all callers of a binding may ask for, together. Two are equal when the binding is written the same and the numbers
+/// are, wherever it stands.
+#[derive(Clone, Debug)]
+pub struct BindingLimits {
+    /// The role that is bound.
+    pub role: Arc<str>,
+    /// Where the binding stands: `shop.yaml:31`.
+    pub place: Arc<str>,
+    /// The binding as it was written.
+    pub written: Arc<str>,
+    /// Requests in a second, and at once.
+    pub requests_per_second: Option<NonZeroU32>,
+    /// Request units, as Cosmos charges them, in a second.
+    pub request_units_per_second: Option<NonZeroU32>,
+    /// Requests in flight.
+    pub concurrency: Option<NonZeroU32>,
+}
+
+impl BindingLimits {
+    fn identity(&self) -> (&str, [Option<NonZeroU32>; 3]) {
+        (&self.written, [self.requests_per_second, self.request_units_per_second, self.concurrency])
+    }
+}
+
+impl PartialEq for BindingLimits {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity() == other.identity()
+    }
+}
+
+impl Eq for BindingLimits {}
+
+impl Hash for BindingLimits {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.identity().hash(state);
     }
 }
 
@@ -200,6 +250,7 @@ impl Permit {
             scope,
             clauses: Arc::new([]),
             revision: Revision("sha256:test".into()),
+            limits: None,
         }
     }
 }

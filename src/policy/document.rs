@@ -32,18 +32,22 @@ pub(super) struct Role {
     #[serde(default)]
     #[allow(dead_code, reason = "written for people")]
     pub(super) description: Option<String>,
-    /// What the role allows.
-    #[schemars(length(min = 1))]
-    pub(super) grants: Vec<Grant>,
+    /// Other roles, by name, whose grants this one has too.
     #[serde(default)]
-    #[schemars(skip)]
-    pub(super) include: Option<IgnoredAny>,
+    pub(super) include: Vec<String>,
+    /// What the role allows. May be left out where `include` says it all.
+    #[serde(default)]
+    pub(super) grants: Vec<Grant>,
 }
 
 /// Operations on a container, or on one partition of it.
 #[derive(Deserialize, JsonSchema, Debug)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Grant {
+    /// For the reader: why.
+    #[serde(default)]
+    #[allow(dead_code, reason = "written for people")]
+    pub(super) description: Option<String>,
     /// `database/container`; `*` is allowed in either and does not cross `/`.
     pub(super) container: String,
     /// The partition the grant is locked to, one entry for each component of the partition key, outermost first: a literal
@@ -66,14 +70,18 @@ pub(super) struct Grant {
 #[derive(Deserialize, JsonSchema, Debug)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Binding {
+    /// For the reader: why.
+    #[serde(default)]
+    #[allow(dead_code, reason = "written for people")]
+    pub(super) description: Option<String>,
     /// The role's name.
     pub(super) role: String,
     /// Who holds it: any workload that one of these entries describes.
     #[schemars(length(min = 1))]
     pub(super) workloads: Vec<Workload>,
+    /// How much all of them together may ask for; beyond it they are told to come back later (429).
     #[serde(default)]
-    #[schemars(skip)]
-    pub(super) limits: Option<IgnoredAny>,
+    pub(super) limits: Option<Limits>,
     #[serde(default)]
     #[schemars(skip)]
     pub(super) idempotency: Option<IgnoredAny>,
@@ -81,6 +89,28 @@ pub(super) struct Binding {
     #[schemars(skip)]
     pub(super) agent: Option<IgnoredAny>,
 }
+
+/// How much all callers of a binding may ask for, together. What is left out is not limited.
+#[derive(Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Limits {
+    /// Requests in a second; as many may come at once.
+    #[serde(default)]
+    #[schemars(schema_with = "amount")]
+    pub(super) requests_per_second: Option<f64>,
+    /// Request units in a second, as Cosmos charges them. A request that costs more is let through, and the next one waits until
+    /// it is paid for.
+    #[serde(default)]
+    #[schemars(schema_with = "amount")]
+    pub(super) request_units_per_second: Option<f64>,
+    /// Requests in flight.
+    #[serde(default)]
+    #[schemars(schema_with = "amount")]
+    pub(super) concurrency: Option<f64>,
+}
+
+/// The largest number that a limit may have.
+pub(super) const LARGEST_LIMIT: u32 = 1_000_000;
 
 /// Workloads of one issuer. Every member that is written must hold.
 #[derive(Deserialize, JsonSchema, Debug)]
@@ -189,6 +219,10 @@ impl JsonSchema for Workloads {
 /// The words that `operations` may hold: every operation, `items/*` and `*`.
 pub(super) fn operation_words() -> Vec<&'static str> {
     Operation::ALL.into_iter().map(Operation::as_str).chain(["items/*", "*"]).collect()
+}
+
+fn amount(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT })
 }
 
 fn operations(_: &mut SchemaGenerator) -> Schema {

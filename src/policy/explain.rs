@@ -52,7 +52,7 @@ pub fn near_misses(set: &PolicySet, request: &AccessRequest<'_>) -> Vec<NearMiss
 pub(super) fn not_granted(set: &PolicySet, request: &AccessRequest<'_>) -> String {
     let (action, container, subject) = (request.action, request.container, request.subject);
     let own = set
-        .entitlements_on(&subject.issuer, container)
+        .entitlements_on(request)
         .filter(|entitlement| is_held(entitlement, request) && operation_miss(&entitlement.grant, request).is_none());
     let partition = own.filter_map(|entitlement| partition_miss(&entitlement.grant, request)).next();
     match partition {
@@ -83,7 +83,7 @@ pub(super) fn prefix_only(request: &AccessRequest<'_>) -> String {
 }
 
 fn misses(entitlement: &Entitlement, request: &AccessRequest<'_>) -> Vec<String> {
-    let Entitlement { grant, holder } = entitlement;
+    let Entitlement { grant, holder, .. } = entitlement;
     let mut misses = Vec::new();
     if !grant.container.matches(request.container) {
         misses.push(format!("not on {}", request.container));

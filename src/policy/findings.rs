@@ -53,13 +53,13 @@ bindings:
       - { issuer: nowhere, claims: { client_id: [] } }
       - { issuer: local, claims: {} }
       - { issuer: local, claims: { client_id: a*b }, state_machines: [Fulfil*] }
-    limits: { requests_per_second: 1 }
+    limits: { requests_per_second: 0.5 }
 deny:
   - { name: d, container: shop/orders, operations: [query], workloads: [] }
 ";
     let found = findings(text, Severity::Error);
     let expected = [
-        "3:14: `include` is not built yet",
+        "3:15: there is no role `other` to include",
         "5:20: `shop` is not a container",
         "6:22: `items/red` is not an operation",
         "7:15: `mask` is not built yet",
@@ -71,7 +71,7 @@ deny:
         "15:34: an empty list of claims",
         "16:47: `*` may only end the value of a claim",
         "16:71: `Fulfil*` is not the ARN",
-        "17:13: `limits` is not built yet",
+        "17:36: 0.5 is no limit",
         "19:72: an empty list means nothing",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");

@@ -64,7 +64,8 @@ impl Glob {
         a.starts_with(b) || b.starts_with(a)
     }
 
-    fn fixed_beginning(&self) -> &str {
+    /// The text before the first `*`.
+    pub(super) fn fixed_beginning(&self) -> &str {
         self.0.split('*').next().unwrap_or_default()
     }
 
@@ -102,6 +103,14 @@ impl ContainerPattern {
 
     pub(super) fn is_exact(&self) -> bool {
         self.database.is_exact() && self.container.is_exact()
+    }
+
+    /// How the names of its containers begin, written `database/container`.
+    pub(super) fn fixed_beginning(&self) -> String {
+        match self.database.is_exact() {
+            true => format!("{}/{}", self.database, self.container.fixed_beginning()),
+            false => self.database.fixed_beginning().to_owned(),
+        }
     }
 
     pub(super) fn matches(&self, name: &ContainerName) -> bool {

@@ -11,13 +11,14 @@ use super::{
     Config,
     compile::{self, File},
     decision::Revision,
+    links::Links,
     model::PolicySet,
     revision, warn,
 };
 use crate::diagnostic::{self, Diagnostic, Severity, Source};
 
 /// How often a directory that is swapped while it is read is read again.
-const MOST_READS: usize = 3;
+const MOST_READS: usize = 100;
 
 /// Builds the policy of a directory. An error is every finding at once, warnings among them.
 pub fn load(config: &Config) -> Result<PolicySet, Vec<Diagnostic>> {
@@ -58,6 +59,8 @@ fn with_mend(mut finding: Diagnostic) -> Diagnostic {
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Where that led when it was read.
+    root: PathBuf,
     /// By name.
     files: Vec<Text>,
     /// Whether every file lies below the directory, symbolic links followed.
@@ -80,23 +83,27 @@ impl Directory {
             .map(|(name, text)| Text { source: Source { file: path.join(&name), text: text.into() }, name })
             .collect();
         files.sort_by(|a, b| a.name.cmp(&b.name));
-        Self { path: path.to_owned(), files, self_contained: true }
+        Self { path: path.to_owned(), root: path.to_owned(), files, self_contained: true }
     }
 
     /// Reads `*.yaml` at any depth. Symbolic links are followed and nothing is read twice; names that begin with a dot are
     /// skipped, which leaves out `.git` and the `..data` of a Kubernetes ConfigMap, whose files are linked beside it.
+    ///
+    /// A directory whose links moved while it was read is read again: what was read may be half old and half new.
     pub(super) fn read(path: &Path) -> Result<Self, Vec<Diagnostic>> {
-        let generation = || fs::read_link(path.join("..data")).ok();
-        let mut before = generation();
-        for _ in 1..MOST_READS {
-            let directory = Self::read_once(path);
-            let after = generation();
-            if before == after {
-                return directory?.not_empty();
+        Self::read_still(path)?.not_empty()
+    }
+
+    fn read_still(path: &Path) -> Result<Self, Vec<Diagnostic>> {
+        for _ in 0..MOST_READS {
+            let mut walk = Walk::default();
+            let directory = Self::walk(path, &mut walk);
+            if walk.links.hold() {
+                return directory;
             }
-            before = after;
         }
-        Self::read_once(path)?.not_empty()
+        let mend = "reload when it is at rest; until then the policy that runs stays";
+        Err(vec![about_file(path, "the directory is replaced again and again while it is read", mend)])
     }
 
     fn not_empty(self) -> Result<Self, Vec<Diagnostic>> {
@@ -109,19 +116,22 @@ impl Directory {
 
     /// Reads a directory that may hold tests alone.
     pub(super) fn read_tests(path: &Path) -> Result<Self, Vec<Diagnostic>> {
-        Self::read_once(path)
+        Self::read_still(path)
     }
 
-    fn read_once(path: &Path) -> Result<Self, Vec<Diagnostic>> {
-        let mut walk = Walk::default();
-        walk.directory(path, "");
+    /// Reads from where the path leads now: if it leads elsewhere a moment later, what is read is still of one piece.
+    fn walk(path: &Path, walk: &mut Walk) -> Result<Self, Vec<Diagnostic>> {
+        path.clone_into(&mut walk.shown);
+        walk.links.follow(path);
+        walk.root = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        walk.directory(&walk.root.clone(), "");
         if !walk.diagnostics.is_empty() {
-            return Err(walk.diagnostics);
+            return Err(std::mem::take(&mut walk.diagnostics));
         }
         walk.files.sort_by(|a, b| a.name.cmp(&b.name));
-        let root = fs::canonicalize(path).unwrap_or_default();
-        let self_contained = walk.seen.iter().all(|seen| seen.starts_with(&root));
-        Ok(Self { path: path.to_owned(), files: walk.files, self_contained })
+        let self_contained = walk.seen.iter().all(|seen| seen.starts_with(&walk.root));
+        let (root, files) = (walk.root.clone(), std::mem::take(&mut walk.files));
+        Ok(Self { path: path.to_owned(), root, files, self_contained })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -149,7 +159,7 @@ impl Directory {
     }
 
     pub(super) fn revision(&self) -> Revision {
-        revision::of_directory(&self.path, self.self_contained, &self.digest())
+        revision::of_directory(&self.root, self.self_contained, &self.digest())
     }
 }
 
@@ -164,9 +174,13 @@ fn about_file(file: &Path, message: impl Into<String>, mend: &str) -> Diagnostic
 
 #[derive(Default)]
 struct Walk {
+    /// The directory as it was named, and where that leads.
+    shown: PathBuf,
+    root: PathBuf,
     files: Vec<Text>,
     /// Canonical paths.
     seen: HashSet<PathBuf>,
+    links: Links,
     diagnostics: Vec<Diagnostic>,
 }
 
@@ -189,7 +203,8 @@ impl Walk {
                 Ok(name) if name.starts_with('.') => {}
                 Ok(name) => names.push(name),
                 Err(name) => {
-                    self.diagnostics.push(about_file(&path.join(name), "the file's name is not UTF-8", "rename it"));
+                    let file = self.shown(&path.join(name));
+                    self.diagnostics.push(about_file(&file, "the file's name is not UTF-8", "rename it"));
                 }
             }
         }
@@ -198,13 +213,16 @@ impl Walk {
     }
 
     fn entry(&mut self, path: &Path, name: &str) {
+        if path.is_symlink() {
+            self.links.follow(path);
+        }
         match fs::metadata(path) {
             Err(error) => self.unreadable(path, &error),
             Ok(metadata) if metadata.is_dir() => self.directory(path, &format!("{name}/")),
             Ok(_) if name.ends_with(".yaml") => self.file(path, name),
             Ok(_) if name.ends_with(".yml") => {
                 self.diagnostics.push(about_file(
-                    path,
+                    &self.shown(path),
                     "only *.yaml is read, so this would not be obeyed",
                     "rename it to .yaml",
                 ));
@@ -219,7 +237,7 @@ impl Walk {
         });
         match text {
             Ok(Some(text)) => {
-                let source = Source { file: path.to_owned(), text: text.into() };
+                let source = Source { file: self.shown(path), text: text.into() };
                 self.files.push(Text { name: name.to_owned(), source });
             }
             Ok(None) => {}
@@ -229,7 +247,16 @@ impl Walk {
 
     fn unreadable(&mut self, path: &Path, error: &io::Error) {
         let message = format!("cannot be read: {error}");
-        self.diagnostics.push(about_file(path, message, "check the path and its permissions"));
+        self.diagnostics.push(about_file(&self.shown(path), message, "check the path and its permissions"));
+    }
+
+    /// A path below the root, as a person would name it.
+    fn shown(&self, path: &Path) -> PathBuf {
+        match path.strip_prefix(&self.root) {
+            Ok(below) if below.as_os_str().is_empty() => self.shown.clone(),
+            Ok(below) => self.shown.join(below),
+            Err(_) => path.to_owned(),
+        }
     }
 }
 

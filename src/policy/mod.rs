@@ -9,7 +9,7 @@
 //! do not exist, and there is no second evaluator to disagree with.
 //!
 //! The way through: [`load()`] reads a directory; `document` is what was written, `compile` checks it with every problem at its
-//! place, `model` is what it means, with an index from issuer and container to grants. [`decide()`] is pure. [`RunningPolicy`] holds
+//! place, `model` is what it means, found through `index` at a cost that does not grow with the policy. [`decide()`] is pure. [`RunningPolicy`] holds
 //! the set that decides now and replaces it whole or not at all.
 //!
 //! Three rules run through everything. Comparisons have three outcomes (`selector`): a claim or a fact that the caller does
@@ -25,6 +25,9 @@ mod document;
 mod explain;
 mod glob;
 mod hypothesis;
+mod inclusion;
+mod index;
+mod links;
 mod load;
 mod model;
 mod revision;
@@ -32,6 +35,7 @@ mod running;
 mod selector;
 mod template;
 mod warn;
+mod watch;
 mod who_can;
 
 #[cfg(test)]
@@ -47,13 +51,14 @@ use std::path::PathBuf;
 
 pub use cases::{CaseResult, Question, QuestionError, TestReport, run_cases};
 pub use decide::{decide, decide_batch};
-pub use decision::{Clause, ClauseKind, Decision, Permit, Reasons, Revision, Scope};
+pub use decision::{BindingLimits, Clause, ClauseKind, Decision, Permit, Reasons, Revision, Scope};
 pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};
 pub use load::load;
 pub use model::PolicySet;
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};
+pub use watch::Watch;
 pub use who_can::{Holder, who_can};
 
 use crate::access::IssuerName;

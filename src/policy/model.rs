@@ -1,5 +1,4 @@
-//! The policy, checked and compiled: names resolved, patterns parsed, and an index from issuer and container to grants, so that
-//! a decision looks only at what could matter to it.
+//! The policy, checked and compiled: names resolved, patterns parsed, and an index (`index`) to what could matter to a request.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -7,13 +6,14 @@ use std::{
 };
 
 use super::{
-    decision::{Clause, Revision},
+    decision::{BindingLimits, Clause, Revision},
     glob::ContainerPattern,
+    index::{ByClaims, ByContainer, Position},
     selector::{ContextTest, Match, Selector},
     template::KeyTemplate,
 };
 use crate::{
-    access::{AccessRequest, ContainerName, IssuerName, Operation},
+    access::{AccessRequest, Claims, ContainerName, IssuerName, Operation},
     diagnostic::Diagnostic,
 };
 
@@ -25,8 +25,8 @@ pub struct PolicySet {
     entitlements: Vec<Entitlement>,
     grants: Vec<Arc<Grant>>,
     denies: Vec<Arc<Deny>>,
-    entitlements_of: HashMap<IssuerName, ByContainer<Entitlement>>,
-    denies_on: ByContainer<Arc<Deny>>,
+    entitlements_of: HashMap<IssuerName, ByContainer<ByClaims>>,
+    denies_on: ByContainer<Denied>,
 }
 
 /// What a role allows on a container.
@@ -75,33 +75,39 @@ impl Deny {
 pub(super) struct Entitlement {
     pub(super) grant: Arc<Grant>,
     pub(super) holder: Arc<Selector>,
+    pub(super) limits: Option<Arc<BindingLimits>>,
 }
 
-/// Things that stand on containers, found by a container's name.
-#[derive(Debug)]
-struct ByContainer<T> {
-    exact: HashMap<ContainerName, Vec<T>>,
-    globbed: Vec<(ContainerPattern, T)>,
+/// The denies on a container, found by whom they are about.
+#[derive(Debug, Default)]
+struct Denied {
+    all: Vec<Position>,
+    /// Those about everyone.
+    everyone: Vec<Position>,
+    of: HashMap<IssuerName, ByClaims>,
 }
 
-impl<T> Default for ByContainer<T> {
-    fn default() -> Self {
-        Self { exact: HashMap::new(), globbed: Vec::new() }
-    }
-}
-
-impl<T> ByContainer<T> {
-    fn insert(&mut self, container: &ContainerPattern, thing: T) {
-        match container.exact() {
-            Some(name) => self.exact.entry(name).or_default().push(thing),
-            None => self.globbed.push((container.clone(), thing)),
+impl Denied {
+    fn new(all: Vec<Position>, denies: &[Arc<Deny>]) -> Self {
+        let mut everyone = Vec::new();
+        let mut of: HashMap<&IssuerName, Vec<(Position, &Selector)>> = HashMap::new();
+        for (position, deny) in all.iter().filter_map(|position| Some((*position, denies.get(*position as usize)?))) {
+            match &deny.workloads {
+                None => everyone.push(position),
+                Some(selectors) => {
+                    selectors.iter().for_each(|s| of.entry(&s.issuer).or_default().push((position, s)));
+                }
+            }
         }
+        let of = of.into_iter().map(|(issuer, selectors)| (issuer.clone(), ByClaims::new(&selectors))).collect();
+        Self { all, everyone, of }
     }
 
-    fn on<'a>(&'a self, container: &'a ContainerName) -> impl Iterator<Item = &'a T> {
-        let globbed =
-            self.globbed.iter().filter(move |(pattern, _)| pattern.matches(container)).map(|(_, thing)| thing);
-        self.exact.get(container).into_iter().flatten().chain(globbed)
+    fn find(&self, issuer: &IssuerName, claims: &Claims, found: &mut Vec<Position>) {
+        found.extend(&self.everyone);
+        if let Some(selectors) = self.of.get(issuer) {
+            selectors.find(claims, Match::Unknown, found);
+        }
     }
 }
 
@@ -160,11 +166,12 @@ const fn bit(operation: Operation) -> u16 {
     1 << operation as u16
 }
 
-/// A checked binding: a role's grants, and the selectors of those who hold them.
+/// A checked binding: a role's grants, the selectors of those who hold them, and how much they may ask for.
 #[derive(Debug)]
 pub(super) struct Binding {
-    pub(super) grants: Vec<Arc<Grant>>,
+    pub(super) grants: Arc<[Arc<Grant>]>,
     pub(super) holders: Vec<Arc<Selector>>,
+    pub(super) limits: Option<Arc<BindingLimits>>,
 }
 
 impl PolicySet {
@@ -179,24 +186,24 @@ impl PolicySet {
         let order: HashMap<*const Grant, usize> =
             grants.iter().enumerate().map(|(i, grant)| (Arc::as_ptr(grant), i)).collect();
         let mut entitlements: Vec<Entitlement> = Vec::new();
-        for binding in bindings {
-            for grant in &binding.grants {
-                let held =
-                    binding.holders.iter().map(|holder| Entitlement { grant: grant.clone(), holder: holder.clone() });
+        for Binding { grants, holders, limits } in bindings {
+            for grant in grants.iter() {
+                let held = holders.iter().map(|holder| Entitlement {
+                    grant: grant.clone(),
+                    holder: holder.clone(),
+                    limits: limits.clone(),
+                });
                 entitlements.extend(held);
             }
         }
         // Stable, so that of equally narrow grants the one that stands first is met first.
-        entitlements.sort_by_key(|e| (e.grant.breadth(), order.get(&Arc::as_ptr(&e.grant)).copied()));
-        let mut entitlements_of: HashMap<IssuerName, ByContainer<Entitlement>> = HashMap::new();
-        for entitlement in &entitlements {
-            let of_issuer = entitlements_of.entry(entitlement.holder.issuer.clone()).or_default();
-            of_issuer.insert(&entitlement.grant.container, entitlement.clone());
+        entitlements.sort_by_cached_key(|e| (e.grant.breadth(), order.get(&Arc::as_ptr(&e.grant)).copied()));
+        let entitlements_of = index_entitlements(&entitlements);
+        let mut denies_on: ByContainer<Vec<Position>> = ByContainer::default();
+        for (position, deny) in (0..).zip(&denies) {
+            denies_on.at(&deny.container).push(position);
         }
-        let mut denies_on = ByContainer::default();
-        for deny in &denies {
-            denies_on.insert(&deny.container, deny.clone());
-        }
+        let denies_on = denies_on.map(|positions| Denied::new(positions, &denies));
         Self { revision, warnings, entitlements, grants, denies, entitlements_of, denies_on }
     }
 
@@ -215,17 +222,28 @@ impl PolicySet {
         self.grants.iter().map(|grant| &grant.clause).chain(self.denies.iter().map(|deny| &deny.clause))
     }
 
-    /// Entitlements of the issuer's workloads on the container; those on exact containers first, each group narrowest first.
-    pub(super) fn entitlements_on<'a>(
-        &'a self,
-        issuer: &IssuerName,
-        container: &'a ContainerName,
-    ) -> impl Iterator<Item = &'a Entitlement> {
-        self.entitlements_of.get(issuer).into_iter().flat_map(move |entitlements| entitlements.on(container))
+    /// The entitlements on the request's container that may be the caller's, narrowest first.
+    pub(super) fn entitlements_on(&self, request: &AccessRequest<'_>) -> impl Iterator<Item = &Entitlement> + use<'_> {
+        let mut found = Vec::new();
+        if let Some(of_issuer) = self.entitlements_of.get(&request.subject.issuer) {
+            let on_container = of_issuer.on(request.container);
+            on_container.into_iter().for_each(|held| held.find(request.claims, Match::Yes, &mut found));
+        }
+        in_order(found).filter_map(|position| self.entitlements.get(position as usize))
     }
 
-    pub(super) fn denies_on<'a>(&'a self, container: &'a ContainerName) -> impl Iterator<Item = &'a Deny> {
-        self.denies_on.on(container).map(|deny| &**deny)
+    /// The denies on the request's container that may be about the caller, in the order of the files.
+    pub(super) fn denies_about(&self, request: &AccessRequest<'_>) -> impl Iterator<Item = &Deny> + use<'_> {
+        let mut found = Vec::new();
+        let on_container = self.denies_on.on(request.container);
+        on_container.into_iter().for_each(|denied| denied.find(&request.subject.issuer, request.claims, &mut found));
+        in_order(found).filter_map(|position| self.denies.get(position as usize)).map(|deny| &**deny)
+    }
+
+    /// The denies on the container, in the order of the files.
+    pub(super) fn denies_on(&self, container: &ContainerName) -> impl Iterator<Item = &Deny> + use<'_> {
+        let found = self.denies_on.on(container).into_iter().flat_map(|denied| &denied.all).copied().collect();
+        in_order(found).filter_map(|position| self.denies.get(position as usize)).map(|deny| &**deny)
     }
 
     /// All entitlements, narrowest first.
@@ -255,6 +273,21 @@ impl PolicySet {
     pub(super) fn containers(&self) -> impl Iterator<Item = &ContainerPattern> {
         self.grants.iter().map(|grant| &grant.container).chain(self.denies.iter().map(|deny| &deny.container))
     }
+}
+
+/// Each position once: a list of values may lead to a clause more than once.
+fn in_order(mut positions: Vec<Position>) -> impl Iterator<Item = Position> {
+    positions.sort_unstable();
+    positions.dedup();
+    positions.into_iter()
+}
+
+fn index_entitlements(entitlements: &[Entitlement]) -> HashMap<IssuerName, ByContainer<ByClaims>> {
+    let mut of: HashMap<&IssuerName, ByContainer<Vec<(Position, &Selector)>>> = HashMap::new();
+    for (position, Entitlement { grant, holder, .. }) in (0..).zip(entitlements) {
+        of.entry(&holder.issuer).or_default().at(&grant.container).push((position, &**holder));
+    }
+    of.into_iter().map(|(issuer, on)| (issuer.clone(), on.map(|selectors| ByClaims::new(&selectors)))).collect()
 }
 
 #[cfg(test)]

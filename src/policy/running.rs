@@ -1,23 +1,23 @@
 //! The policy a gateway runs under, and its replacement: whole, or not at all.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use serde::Serialize;
 use tracing::{error, info};
 
 use super::{
     Config,
     load::{self, Directory},
     model::PolicySet,
+    watch::Watch,
 };
-use crate::{clock::Clock, diagnostic::Diagnostic};
-
-/// How long a changed directory must stay as it is before it is read: an editor or a checkout writes file by file.
-const SETTLE: Duration = Duration::from_millis(200);
+use crate::{
+    clock::{Clock, Timestamp},
+    diagnostic::Diagnostic,
+};
 
 /// The running policy. Clones share it.
 #[derive(Clone, Debug)]
@@ -34,8 +34,8 @@ struct Inner {
     tried: Mutex<Option<String>>,
 }
 
-/// What `/status` says of the policy.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+/// What is to be known of the policy.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PolicyStatus {
     /// What decides.
     pub running: RunningStatus,
@@ -44,23 +44,23 @@ pub struct PolicyStatus {
 }
 
 /// The policy that decides.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RunningStatus {
     /// Its revision.
     pub revision: String,
-    /// Since when (RFC 3339).
-    pub since: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 /// Files that were not taken.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RejectedStatus {
     /// Their revision; `null` when they could not be read.
     pub revision: Option<String>,
     /// Everything that is wrong with them.
     pub error: String,
-    /// Since when (RFC 3339).
-    pub since: String,
+    /// Since when.
+    pub since: Timestamp,
 }
 
 impl RunningPolicy {
@@ -127,42 +127,28 @@ impl RunningPolicy {
         let error = error.join("\n");
         let running = self.status().running.clone();
         error!(policy.running = %running.revision, policy.rejected = revision.as_deref(), %error, "policy rejected");
-        let rejected = RejectedStatus { revision, error, since: self.0.clock.now().rfc3339() };
+        let rejected = RejectedStatus { revision, error, since: self.0.clock.now() };
         self.0.status.store(Arc::new(PolicyStatus { running, rejected: Some(rejected) }));
     }
 
-    /// Looks at the directory every `every`, and returns what came of the reload when it has changed. The owner calls it again and
-    /// again; [`Self::watch`] does just that.
-    pub async fn next_reload(&self, every: Duration) -> Result<Arc<PolicySet>, Vec<Diagnostic>> {
-        loop {
-            tokio::time::sleep(every).await;
-            let Some(seen) = self.away(Self::changed).await.flatten() else { continue };
-            tokio::time::sleep(SETTLE).await;
-            if self.away(Self::changed).await.flatten() == Some(seen)
-                && let Some(result) = self.away(Self::reload).await
-            {
-                return result;
-            }
-        }
+    /// A watch on the directory. Whoever runs the gateway waits on it, again and again.
+    pub fn watch(&self) -> Watch {
+        Watch::new(self.clone())
     }
 
-    /// Reloads on every change of the directory, for as long as it is polled.
-    pub async fn watch(&self, every: Duration) {
-        loop {
-            // The outcome stands in the status and in the log.
-            let _ = self.next_reload(every).await;
-        }
+    pub(super) fn directory(&self) -> &Path {
+        &self.0.config.directory
     }
 
     /// Does what blocks on files away from the runtime's threads; `None` when the runtime is going down.
-    async fn away<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
+    pub(super) async fn away<T: Send + 'static>(&self, work: impl FnOnce(&Self) -> T + Send + 'static) -> Option<T> {
         let policy = self.clone();
         tokio::task::spawn_blocking(move || work(&policy)).await.ok()
     }
 
     /// The digest of the files, when it is not the one tried last. Files that cannot be read have the digest `None` too, so they
     /// are written as an empty one.
-    fn changed(&self) -> Option<String> {
+    pub(super) fn changed(&self) -> Option<String> {
         let now = Directory::read(&self.0.config.directory).ok().map(|directory| directory.digest());
         let tried = self.0.tried.lock().unwrap_or_else(PoisonError::into_inner);
         (now != *tried).then(|| now.unwrap_or_default())
@@ -171,16 +157,18 @@ impl RunningPolicy {
 
 impl RunningStatus {
     fn of(set: &PolicySet, clock: &Clock) -> Self {
-        Self { revision: set.revision().to_string(), since: clock.now().rfc3339() }
+        Self { revision: set.revision().to_string(), since: clock.now() }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, os::unix::fs::symlink, time::Duration};
+
+    use tokio::time::timeout;
 
     use super::*;
-    use crate::clock::{ManualClock, Timestamp};
+    use crate::clock::ManualClock;
 
     const GOOD: &str = "roles: { r: { grants: [{ container: a/b, operations: [query] }] } }\n\
                         bindings: [{ role: r, workloads: [{ issuer: i }] }]\n";
@@ -218,7 +206,7 @@ mod tests {
     fn a_reload_is_whole_or_nothing() {
         let bench = Bench::new();
         let first = bench.policy.status();
-        assert_eq!((first.running.since.as_str(), &first.rejected), ("1970-01-01T00:00:00.000Z", &None));
+        assert_eq!((first.running.since, &first.rejected), (Timestamp::from_secs(0), &None));
         assert!(first.running.revision.starts_with("sha256:"));
 
         bench.write(BAD);
@@ -227,14 +215,14 @@ mod tests {
         let rejected = status.rejected.as_ref().unwrap();
         assert_eq!((bench.role().as_str(), &status.running), ("r", &first.running));
         assert!(rejected.error.contains("there is no role `absent`"), "{}", rejected.error);
-        assert_eq!(rejected.since, "1970-01-01T00:00:01.000Z");
+        assert_eq!(rejected.since, Timestamp::from_secs(1));
         assert!(rejected.revision.as_ref().is_some_and(|revision| *revision != first.running.revision));
 
         bench.write(BETTER);
         bench.policy.reload().unwrap();
         let status = bench.policy.status();
         assert_eq!((bench.role().as_str(), &status.rejected), ("s", &None));
-        assert_eq!(status.running.since, "1970-01-01T00:00:02.000Z");
+        assert_eq!(status.running.since, Timestamp::from_secs(2));
 
         fs::remove_file(bench.directory.path().join("p.yaml")).unwrap();
         bench.policy.reload().unwrap_err();
@@ -245,13 +233,79 @@ mod tests {
     #[tokio::test]
     async fn a_changed_directory_is_reloaded_and_each_change_once() {
         let bench = Bench::new();
-        let every = Duration::from_millis(5);
+        let mut watch = bench.policy.watch();
         assert_eq!(bench.policy.changed(), None);
         bench.write(BAD);
-        bench.policy.next_reload(every).await.unwrap_err();
+        watch.next_reload().await.unwrap_err();
         assert_eq!(bench.policy.changed(), None, "a bad policy is not tried again until it changes");
         bench.write(BETTER);
-        bench.policy.next_reload(every).await.unwrap();
+        watch.next_reload().await.unwrap();
         assert_eq!(bench.role(), "s");
+    }
+
+    /// Replaces the link at `link` by one to `target`, in one step.
+    fn swap(link: &Path, target: &str) {
+        let new = link.with_file_name("new-link");
+        symlink(target, &new).unwrap();
+        fs::rename(new, link).unwrap();
+    }
+
+    fn generations(root: &Path, names: [&str; 2]) {
+        for (name, text) in names.into_iter().zip([GOOD, BETTER]) {
+            fs::create_dir_all(root.join(name)).unwrap();
+            fs::write(root.join(name).join("p.yaml"), text).unwrap();
+        }
+    }
+
+    fn running(directory: &Path) -> RunningPolicy {
+        let config = Config { directory: directory.to_owned(), issuers: None };
+        RunningPolicy::load(config, Clock::System).unwrap()
+    }
+
+    /// The change happens while the watch waits, so that it is seen by being told: the next look of its own is a minute away.
+    async fn after(policy: &RunningPolicy, change: impl FnOnce()) -> String {
+        let mut watch = policy.watch();
+        let reloaded = {
+            let mut waiting = std::pin::pin!(watch.next_reload());
+            assert!(timeout(Duration::from_millis(50), &mut waiting).await.is_err());
+            change();
+            timeout(Duration::from_secs(20), waiting).await.expect("it is told").unwrap()
+        };
+        reloaded.clauses().next().unwrap().name.to_string()
+    }
+
+    #[tokio::test]
+    async fn a_configmap_is_swapped_by_its_data_link() {
+        let root = tempfile::tempdir().unwrap();
+        let mount = root.path().join("mount");
+        generations(&mount, ["..2026_11_22", "..2026_11_23"]);
+        symlink("..2026_11_22", mount.join("..data")).unwrap();
+        symlink("..data/p.yaml", mount.join("p.yaml")).unwrap();
+        let policy = running(&mount);
+        assert_eq!(after(&policy, || swap(&mount.join("..data"), "..2026_11_23")).await, "s");
+    }
+
+    #[tokio::test]
+    async fn a_git_sync_checkout_is_swapped_by_the_link_before_it() {
+        let root = tempfile::tempdir().unwrap();
+        generations(root.path(), ["worktrees/aaa/policies", "worktrees/bbb/policies"]);
+        symlink("worktrees/aaa", root.path().join("current")).unwrap();
+        let policy = running(&root.path().join("current/policies"));
+        assert_eq!(after(&policy, || swap(&root.path().join("current"), "worktrees/bbb")).await, "s");
+        fs::remove_dir_all(root.path().join("worktrees/aaa")).unwrap();
+        let edited = root.path().join("worktrees/bbb/policies/p.yaml");
+        assert_eq!(after(&policy, || fs::write(&edited, GOOD).unwrap()).await, "r", "the new one is watched");
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_is_renamed_away_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        generations(root.path(), ["policies", "next"]);
+        let policy = running(&root.path().join("policies"));
+        let role = after(&policy, || {
+            fs::rename(root.path().join("policies"), root.path().join("before")).unwrap();
+            fs::rename(root.path().join("next"), root.path().join("policies")).unwrap();
+        });
+        assert_eq!(role.await, "s");
     }
 }

@@ -1,5 +1,7 @@
 //! What loads but deserves a look.
 
+use std::collections::HashSet;
+
 use super::{
     compile::{Compiled, File, escape},
     document::Workloads,
@@ -10,38 +12,61 @@ use crate::diagnostic::{Diagnostic, Severity};
 /// The warnings of a policy that compiled.
 pub(super) fn warnings(files: &[File], compiled: &Compiled) -> Vec<Diagnostic> {
     let mut warnings = Vec::new();
+    let used = used_roles(files);
     for file in files {
         let mut warn = |path: &str, message: String, mend: &str| {
             let place = file.places.of(path);
             warnings.push(file.source.at(Severity::Warning, place, message, Some(mend.to_owned())));
         };
-        unused_roles(file, files, compiled, &mut warn);
+        unused_roles(file, &used, &mut warn);
         chosen_facts(file, &mut warn);
     }
+    warnings.extend(dead_grants(files, compiled));
+    warnings.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     warnings
 }
 
-fn unused_roles(file: &File, files: &[File], compiled: &Compiled, warn: &mut impl FnMut(&str, String, &str)) {
-    for name in file.document.roles.keys() {
+/// The roles that are bound, and those they include.
+fn used_roles(files: &[File]) -> HashSet<&str> {
+    let mut to_follow: Vec<&str> =
+        files.iter().flat_map(|file| &file.document.bindings).map(|binding| binding.role.as_str()).collect();
+    let mut used = HashSet::new();
+    while let Some(role) = to_follow.pop() {
+        if used.insert(role) {
+            let written = files.iter().filter_map(|file| file.document.roles.get(role));
+            to_follow.extend(written.flat_map(|role| &role.include).map(String::as_str));
+        }
+    }
+    used
+}
+
+fn unused_roles(file: &File, used: &HashSet<&str>, warn: &mut impl FnMut(&str, String, &str)) {
+    for name in file.document.roles.keys().filter(|name| !used.contains(name.as_str())) {
         let path = format!("roles/{}", escape(name));
-        if !files.iter().flat_map(|file| &file.document.bindings).any(|binding| binding.role == *name) {
-            warn(&path, format!("nobody is bound to the role `{name}`"), "bind it, or remove it");
-        }
-        for (i, grant) in compiled.roles.get(name.as_str()).into_iter().flatten().enumerate() {
-            if let Some(deny) = compiled.denies.iter().find(|deny| swallows(deny, grant)) {
-                let message =
-                    format!("everything that this grant of `{name}` allows is denied by `{}`", deny.clause.name);
-                warn(&format!("{path}/grants/{i}"), message, "remove the grant, or narrow the deny");
-            }
-        }
+        warn(&path, format!("nobody is bound to the role `{name}`"), "bind it, or remove it");
     }
 }
 
-/// Whether the deny refuses to everyone all that the grant allows.
+/// Grants of which a deny leaves nothing.
+fn dead_grants<'a>(files: &'a [File], compiled: &'a Compiled) -> impl Iterator<Item = Diagnostic> + 'a {
+    let for_all: Vec<_> =
+        compiled.denies.iter().filter(|deny| deny.workloads.is_none() && deny.context.is_empty()).collect();
+    compiled.grants.iter().filter_map(move |grant| {
+        let deny = for_all.iter().find(|deny| swallows(deny, grant))?;
+        let (name, index) = (&grant.clause.name, grant.clause.index);
+        let file = files
+            .iter()
+            .find(|file| grant.clause.place.strip_prefix(&*file.name).is_some_and(|rest| rest.starts_with(':')))?;
+        let place = file.places.of(&format!("roles/{}/grants/{index}", escape(name)));
+        let message = format!("everything that this grant of `{name}` allows is denied by `{}`", deny.clause.name);
+        let mend = "remove the grant, or narrow the deny".to_owned();
+        Some(file.source.at(Severity::Warning, place, message, Some(mend)))
+    })
+}
+
+/// Whether the deny, which is for everyone, refuses all that the grant allows.
 fn swallows(deny: &Deny, grant: &Grant) -> bool {
-    deny.workloads.is_none()
-        && deny.context.is_empty()
-        && deny.container.covers(&grant.container)
+    deny.container.covers(&grant.container)
         && deny.operations.contains_all(grant.operations)
         && (deny.partition.is_none() || deny.partition == grant.partition)
 }

@@ -61,14 +61,15 @@ impl Desk {
         policies && failed == 0
     }
 
-    /// Takes in what changes on disk, looking every so often.
+    /// Takes in what changes on disk: policies when the file system says so, certificates looking every so often.
     pub(super) async fn watch(&self, every: Duration) {
-        tokio::join!(self.watch_policies(every), self.watch_certificates(every));
+        tokio::join!(self.watch_policies(), self.watch_certificates(every));
     }
 
-    async fn watch_policies(&self, every: Duration) {
+    async fn watch_policies(&self) {
+        let mut watch = self.gateway.rooms.policy.watch();
         loop {
-            let reloaded = self.gateway.rooms.policy.next_reload(every).await;
+            let reloaded = watch.next_reload().await;
             self.gateway.metrics.policy_reload(reloaded.is_ok());
         }
     }

@@ -69,10 +69,10 @@ impl Desk {
     fn policy(&self) -> Dependency {
         let status = self.gateway.rooms.policy.status();
         let (condition, since, error) = match &status.rejected {
-            None => (Condition::Ok, &status.running.since, None),
-            Some(rejected) => (Condition::Degraded, &rejected.since, Some(rejected.error.clone())),
+            None => (Condition::Ok, status.running.since, None),
+            Some(rejected) => (Condition::Degraded, rejected.since, Some(rejected.error.clone())),
         };
-        Dependency { name: "policy".into(), condition, since: Some(since.clone()), error }
+        Dependency { name: "policy".into(), condition, since: Some(since.rfc3339()), error }
     }
 
     /// Tokens that are at hand keep working while none can be minted.

@@ -39,13 +39,14 @@ use crate::{
     exchange::Broker,
     gateway::{Gateway, Rooms},
     identity::{Identity, IdentitySetup},
+    limits::Limits,
     policy::RunningPolicy,
     revocation::{AccountKeyReader, FileError, Revocations},
     transport::{Transport, TransportSetup},
     upstream::Upstream,
 };
 
-/// How often the policy directory and the certificate files are looked at.
+/// How often the certificate files are looked at.
 const WATCH: Duration = Duration::from_secs(2);
 /// How long the admin listener outlives the rest.
 const ADMIN_DRAIN: Duration = Duration::from_secs(1);
@@ -144,7 +145,8 @@ impl Server {
         let revocations = Revocations::open(config.revocation, issuers, account_key, clock.clone())?;
         let journal = Journal::open(config.audit, clock.clone())?;
         let started = clock.now();
-        let rooms = Rooms { identity, revocations, policy, journal, broker, upstream, clock };
+        let limits = Limits::new(clock.clone());
+        let rooms = Rooms { identity, revocations, policy, limits, journal, broker, upstream, clock };
         let gateway = Gateway::new(rooms, config.limits, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),

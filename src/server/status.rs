@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::admin::Desk;
-use crate::{clock::Timestamp, exchange::BrokerStatus, identity::IssuerStatus, revocation};
+use crate::{clock::Timestamp, exchange::BrokerStatus, identity::IssuerStatus, policy::PolicyStatus, revocation};
 
 impl Desk {
     /// Version, configuration, policies, issuers and credential.
@@ -15,12 +15,29 @@ impl Desk {
             "version": env!("CARGO_PKG_VERSION"),
             "started": self.started.rfc3339(),
             "config_digest": self.config_digest,
-            "policy": *policy,
+            "policy": policies(&policy, now),
             "issuers": issuers,
             "revocations": revocations(&rooms.revocations.status()),
             "credential": credential(&rooms.broker.status().await),
         })
     }
+}
+
+fn policies(status: &PolicyStatus, now: Timestamp) -> Value {
+    let running = &status.running;
+    json!({
+        "running": {
+            "revision": running.revision,
+            "since": running.since.rfc3339(),
+            "age_seconds": now.since(running.since).as_secs(),
+        },
+        "rejected": status.rejected.as_ref().map(|rejected| json!({
+            "revision": rejected.revision,
+            "error": rejected.error,
+            "since": rejected.since.rfc3339(),
+            "age_seconds": now.since(rejected.since).as_secs(),
+        })),
+    })
 }
 
 fn issuer(status: &IssuerStatus, now: Timestamp) -> Value {

@@ -24,12 +24,12 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The rooms, which know nothing of each other but the proofs.
-const ROOMS: &[&str] = &["identity", "revocation", "policy", "exchange", "upstream", "audit"];
+const ROOMS: &[&str] = &["identity", "revocation", "policy", "limits", "exchange", "upstream", "audit"];
 
 /// What one room may take from another.
 const PROOFS: &[(&str, &[&str])] = &[
     ("identity", &["VerifiedSubject"]),
-    ("policy", &["Permit", "Scope", "Clause", "ClauseKind", "Decision", "Reasons", "Revision"]),
+    ("policy", &["Permit", "Scope", "BindingLimits", "Clause", "ClauseKind", "Decision", "Reasons", "Revision"]),
     ("exchange", &["ResourceToken"]),
 ];
 

@@ -1,10 +1,10 @@
-//! Bounds: how large, how many, how long, and how the gateway stops.
+//! Bounds: how large, how many, how long, how much a binding may ask for, and how the gateway stops.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use serde_json::json;
 use stepgate::{
-    audit::Phase,
+    audit::{Phase, Verdict},
     dev::cosmos::{Effect, Fault, Operation},
 };
 use tokio::{
@@ -72,6 +72,96 @@ async fn one_more_than_may_be_in_flight_is_told_to_come_back() {
     assert_eq!(refused.json()["retryable"], true);
     slow.await.unwrap();
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
+}
+
+/// Takes in a policy that binds `client` to all of shop/orders with these limits.
+async fn bind(rig: &Rig, client: &str, limits: &str) {
+    let text = format!(
+        "roles: {{ limited: {{ grants: [{{ container: shop/orders, partition_key: [t1], operations: ['*'] }}] }} }}\n\
+         bindings:\n  - role: limited\n    workloads: [{{ issuer: local, claims: {{ client_id: {client} }} }}]\n    \
+         limits: {{ {limits} }}\n"
+    );
+    fs::write(rig.file("policies/limited.yaml"), text).unwrap();
+    rig.server.reload().await;
+    assert_eq!(rig.admin("GET", "/readyz", None).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_binding_over_its_requests_is_told_when_to_come_back() {
+    let rig = Rig::start().await;
+    bind(&rig, "nobody", "requests_per_second: 1").await;
+    rig.task("nobody", "GET", ITEM).send().await.expect(200);
+    let answer = rig.task("nobody", "GET", ITEM).send().await;
+    let outcome = rig.outcome(&answer);
+    let answer = answer.refused(429, "limit.exceeded");
+    assert_eq!((answer.header("retry-after"), answer.json()["retryable"].as_bool()), (Some("1"), Some(true)));
+    let wait: u64 = answer.header("x-ms-retry-after-ms").unwrap().parse().unwrap();
+    assert!((1..=1000).contains(&wait), "{wait}");
+    let decision = outcome.decision.unwrap();
+    assert_eq!((decision.verdict, &*decision.clauses[0].name), (Verdict::Reject, "limited"));
+    assert!(decision.revision.is_some() && outcome.credential.is_none() && outcome.upstream.is_none());
+    assert_eq!(outcome.answer.unwrap().error.as_deref(), Some("limit.exceeded"));
+
+    // Policy comes first: who is denied is not told of limits.
+    rig.task("nobody", "GET", ITEM).partition("t2").send().await.refused(403, "policy.denied");
+    rig.sdk("nobody", "GET", ITEM).send().await.expect(429);
+    // Another binding has its own.
+    rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
+    let (_, metrics) = rig.admin("GET", "/metrics", None).await;
+    let line = r#"stepgate_limited_requests_total{binding="limited (limited.yaml:3)"} 2"#;
+    assert!(metrics.contains(line), "{metrics}");
+    assert!(metrics.contains(r#"decision="reject",status="429""#), "{metrics}");
+    assert_eq!(rig.data_requests().len(), 2);
+    soon(async || (rig.task("nobody", "GET", ITEM).send().await.status() == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_cosmos_charged_is_paid_back() {
+    let rig = Rig::start().await;
+    bind(&rig, "nobody", "request_units_per_second: 1").await;
+    let item = json!({"id": "large", "tenant": "t1", "filler": "x".repeat(100_000)});
+    let answer = rig.task("nobody", "POST", DOCS).json(&item).send().await.expect(201);
+    let charge: f64 = answer.header("x-ms-request-charge").unwrap().parse().unwrap();
+    let answer = rig.task("nobody", "GET", ITEM).send().await.refused(429, "limit.exceeded");
+    let wait: f64 = answer.header("x-ms-retry-after-ms").unwrap().parse().unwrap();
+    assert!(charge > 1.0 && wait <= (charge - 1.0) * 1000.0 + 1.0, "charged {charge}, wait {wait}");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("1 request units per second"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn a_binding_has_its_places_in_flight() {
+    let rig = Arc::new(Rig::start().await);
+    bind(&rig, "nobody", "concurrency: 1").await;
+    rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 500 }).operation(Operation::Read));
+    let slow = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.task("nobody", "GET", ITEM).send().await.expect(200) }
+    });
+    struck(&rig).await;
+    let refused = rig.task("nobody", "GET", ITEM).send().await.refused(429, "limit.exceeded");
+    assert_eq!(refused.header("retry-after"), Some("1"));
+    slow.await.unwrap();
+    soon(async || (rig.task("nobody", "GET", ITEM).send().await.status() == 200).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_reload_refills_no_bucket() {
+    let rig = Rig::start().await;
+    // A debt that lasts longer than the test.
+    bind(&rig, "nobody", "request_units_per_second: 1").await;
+    let item = json!({"id": "large", "tenant": "t1", "filler": "x".repeat(1 << 20)});
+    rig.task("nobody", "POST", DOCS).json(&item).send().await.expect(201);
+    let refused = || async { rig.task("nobody", "GET", ITEM).send().await.refused(429, "limit.exceeded") };
+    refused().await;
+    fs::write(rig.file("policies/another.yaml"), "deny: []\n").unwrap();
+    rig.server.reload().await;
+    refused().await;
+    let file = rig.file("policies/limited.yaml");
+    fs::write(&file, format!("# moved down a line\n{}", fs::read_to_string(&file).unwrap())).unwrap();
+    rig.server.reload().await;
+    refused().await;
+    bind(&rig, "nobody", "request_units_per_second: 2").await;
+    rig.task("nobody", "GET", ITEM).send().await.expect(200);
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! Policies at work: what is denied never reaches Cosmos, and a new policy is taken whole or not at all.
 
-use std::fs;
+use std::{collections::BTreeSet, fs, os::unix::fs::symlink, path::Path, sync::Arc};
 
 use serde_json::{Value, json};
-use stepgate::audit::Verdict;
+use stepgate::{
+    audit::Verdict,
+    dev::cosmos::{Effect, Fault, Operation},
+};
 
 use crate::rig::{ADMIN_TOKEN, EXECUTION, Rig, soon};
 
@@ -171,4 +174,101 @@ async fn a_changed_directory_is_taken_in_without_being_told() {
     let deny = "deny:\n  - { name: stop-fulfilment, container: shop/orders, operations: [\"*\"], workloads: all }\n";
     fs::write(rig.file("policies/emergency.yaml"), deny).unwrap();
     soon(async || (rig.task("fulfilment", "GET", ITEM).send().await.status() == 403).then_some(())).await;
+}
+
+#[tokio::test]
+async fn a_request_ends_under_the_policy_it_began_with() {
+    let rig = Arc::new(Rig::start().await);
+    rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 500 }).operation(Operation::Read));
+    let held = tokio::spawn({
+        let rig = rig.clone();
+        async move { rig.task("fulfilment", "GET", ITEM).send().await.expect(200) }
+    });
+    soon(async || rig.cosmos().waiting_faults().is_empty().then_some(())).await;
+    let before = policy(&rig).await["running"]["revision"].clone();
+    let deny = "deny:\n  - { name: stop-fulfilment, container: shop/orders, operations: [\"*\"], workloads: all }\n";
+    fs::write(rig.file("policies/emergency.yaml"), deny).unwrap();
+    rig.server.reload().await;
+    assert_ne!(policy(&rig).await["running"]["revision"], before);
+    rig.task("fulfilment", "GET", ITEM).send().await.refused(403, "policy.denied");
+    let held = rig.outcome(&held.await.unwrap()).decision.unwrap();
+    assert_eq!((held.verdict, held.revision.as_deref()), (Verdict::Allow, before.as_str()));
+}
+
+/// Two files that need each other: a binding to the other set's role, or a grant under it, would show.
+fn write_set(directory: &Path, name: &str) {
+    fs::create_dir_all(directory).unwrap();
+    let grant = |role: &str, operations: &str| {
+        format!(
+            "  {name}-{role}: {{ grants: [{{ container: shop/orders, partition_key: [t1], operations: [{operations}] }}] }}\n"
+        )
+    };
+    let bind = |role: &str| {
+        format!("  - {{ role: {name}-{role}, workloads: [{{ issuer: local, claims: {{ client_id: nobody }} }}] }}\n")
+    };
+    fs::write(directory.join("a.yaml"), format!("roles:\n{}bindings:\n{}", grant("batch", "batch"), bind("read")))
+        .unwrap();
+    fs::write(directory.join("b.yaml"), format!("roles:\n{}bindings:\n{}", grant("read", "items/read"), bind("batch")))
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_request_sees_a_mixture_of_two_policies() {
+    let home = tempfile::tempdir().unwrap();
+    for name in ["v1", "v2"] {
+        write_set(&home.path().join(name), name);
+    }
+    let link = home.path().join("policies");
+    symlink("v1", &link).unwrap();
+    let rig = Arc::new(Rig::with(|raw| raw.policies.directory.clone_from(&link)).await);
+    let done = tokio_util::sync::CancellationToken::new();
+    let callers: Vec<_> = (0..4).map(|_| tokio::spawn(calls(rig.clone(), done.clone()))).collect();
+    let reloading = async {
+        for _ in 0..200 {
+            rig.server.reload().await;
+        }
+        done.cancel();
+    };
+    tokio::join!(reloading, swaps(&rig, &link, &done));
+    let mut seen = BTreeSet::new();
+    for caller in callers {
+        seen.extend(caller.await.unwrap());
+    }
+    let sets: BTreeSet<_> = seen.iter().map(|(names, _)| names.as_str()).collect();
+    assert_eq!(sets, BTreeSet::from(["v1-batch v1-read", "v2-batch v2-read"]), "each under one set");
+    assert_eq!(seen.len(), 2, "each set has its own revision: {seen:?}");
+    let (_, metrics) = rig.admin("GET", "/metrics", None).await;
+    assert!(metrics.contains(r#"stepgate_policy_reloads_total{result="rejected"} 0"#), "{metrics}");
+}
+
+/// Swaps the link to one set and the other, also while the directory is read; a round trip apart, until told to stop.
+async fn swaps(rig: &Rig, link: &Path, done: &tokio_util::sync::CancellationToken) {
+    for target in ["v2", "v1"].into_iter().cycle() {
+        let new = link.with_file_name("new");
+        symlink(target, &new).unwrap();
+        fs::rename(new, link).unwrap();
+        if done.is_cancelled() {
+            break;
+        }
+        rig.admin("GET", "/livez", None).await;
+    }
+}
+
+/// Sends batches, which are decided operation by operation, until told to stop; gives the clauses and the revision of each.
+async fn calls(rig: Arc<Rig>, done: tokio_util::sync::CancellationToken) -> BTreeSet<(String, String)> {
+    let mut answers = Vec::new();
+    while !done.is_cancelled() {
+        let call = rig.task("nobody", "POST", DOCS).header("x-ms-cosmos-is-batch-request", "True");
+        answers.push(call.json(&json!([{"operationType": "Read", "id": "o-1001"}])).send().await.expect(200));
+    }
+    let records = rig.records();
+    let ids: BTreeSet<_> = answers.iter().map(|answer| answer.request_id()).collect();
+    let of_these = records.into_iter().filter(|record| ids.contains(&*record.entry.request_id));
+    let decisions = of_these.filter_map(|record| record.entry.decision);
+    decisions
+        .map(|decision| {
+            let names: Vec<_> = decision.clauses.iter().map(|clause| clause.name.to_string()).collect();
+            (names.join(" "), decision.revision.unwrap().to_string())
+        })
+        .collect()
 }
