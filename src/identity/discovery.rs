@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, StatusCode, header::ACCEPT};
+use http::{
+    HeaderMap, Method, Request, Response, StatusCode,
+    header::{ACCEPT, AGE, CACHE_CONTROL},
+};
 use http_body_util::Full;
 use openidconnect::{IssuerUrl, JsonWebKeySetUrl};
 use serde::Deserialize;
@@ -87,19 +90,44 @@ pub enum FetchError {
     NoUsableKeys,
 }
 
-/// The issuer's key set, as text.
-pub(super) async fn fetch_keys(transport: &Transport, issuer: &IssuerConfig) -> Result<Bytes, FetchError> {
+/// A key set as its issuer gave it.
+#[derive(Debug)]
+pub(super) struct Fetched {
+    /// The text.
+    pub(super) text: Bytes,
+    /// How long the issuer says it may be kept.
+    pub(super) max_age: Option<Duration>,
+}
+
+/// The issuer's key set.
+pub(super) async fn fetch_keys(transport: &Transport, issuer: &IssuerConfig) -> Result<Fetched, FetchError> {
     let keys = match &issuer.jwks_uri {
         Some(configured) => configured.clone(),
         None => discover(transport, &issuer.url).await?,
     };
-    get(transport, keys.as_str(), Document::Keys).await
+    let answer = get(transport, keys.as_str(), Document::Keys).await?;
+    Ok(Fetched { max_age: max_age(answer.headers()), text: answer.into_body() })
+}
+
+/// How long an answer may be kept: `max-age` less `Age` (RFC 9111, section 4.2.1), nothing at all under `no-store` and
+/// `no-cache`. Without a word of `Cache-Control` the issuer leaves it to us.
+fn max_age(headers: &HeaderMap) -> Option<Duration> {
+    let directives = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    let directives =
+        directives.flat_map(|value| value.split(',')).map(|directive| directive.trim().to_ascii_lowercase());
+    let lives = directives.filter_map(|directive| match directive.as_str() {
+        "no-store" | "no-cache" => Some(0),
+        other => other.strip_prefix("max-age=")?.trim_matches('"').parse().ok(),
+    });
+    let seconds: u64 = lives.min()?;
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.parse().ok()).unwrap_or(0);
+    Some(Duration::from_secs(seconds.saturating_sub(age)))
 }
 
 async fn discover(transport: &Transport, issuer: &str) -> Result<Url, FetchError> {
     let address = format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer));
     let document = get(transport, &address, Document::Discovery).await?;
-    let metadata: ProviderMetadata = serde_json::from_slice(&document).map_err(|_| FetchError::NotDiscovery)?;
+    let metadata: ProviderMetadata = serde_json::from_slice(document.body()).map_err(|_| FetchError::NotDiscovery)?;
     if metadata.issuer.as_str() != issuer {
         return Err(FetchError::OtherIssuer { found: metadata.issuer.to_string() });
     }
@@ -120,7 +148,7 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-async fn get(transport: &Transport, address: &str, document: Document) -> Result<Bytes, FetchError> {
+async fn get(transport: &Transport, address: &str, document: Document) -> Result<Response<Bytes>, FetchError> {
     let request = Request::builder()
         .method(Method::GET)
         .uri(address)
@@ -132,8 +160,35 @@ async fn get(transport: &Transport, address: &str, document: Document) -> Result
         .await
         .map_err(|cause| FetchError::Transport { document, cause })?;
     if answer.status() == StatusCode::OK {
-        Ok(answer.into_body())
+        Ok(answer)
     } else {
         Err(FetchError::Status { document, status: answer.status() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_issuer_says_of_keeping_its_keys_is_heard() {
+        let life = |lines: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            max_age(&headers).map(|life| life.as_secs())
+        };
+        assert_eq!(life(&[]), None);
+        assert_eq!(life(&[("cache-control", "public, max-age=3600, must-revalidate")]), Some(3600));
+        assert_eq!(life(&[("cache-control", "Max-Age=60")]), Some(60));
+        assert_eq!(life(&[("cache-control", "max-age=\"90\"")]), Some(90));
+        assert_eq!(life(&[("cache-control", "max-age=600"), ("age", "200")]), Some(400));
+        assert_eq!(life(&[("cache-control", "max-age=600"), ("age", "900")]), Some(0));
+        assert_eq!(life(&[("cache-control", "no-store, max-age=600")]), Some(0));
+        assert_eq!(life(&[("cache-control", "max-age=600"), ("cache-control", "no-cache")]), Some(0));
+        for odd in ["max-age", "max-age=-1", "max-age=soon", "private", "s-maxage=60"] {
+            assert_eq!(life(&[("cache-control", odd)]), None, "{odd}");
+        }
     }
 }

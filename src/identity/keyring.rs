@@ -3,12 +3,19 @@
 //! [`KeyRing::keep_fresh`] alone fetches, at an interval and on demand, and replaces the set only by a complete one that
 //! parsed; requests read the last set and never touch the network. A request with a `kid` that is not in the set rings
 //! once and waits for the fetch that follows, together with everybody else who rang. A fetch that brought nothing new
-//! answers for ten seconds, so that forged key ids cannot make the gateway hammer the issuer.
+//! answers for ten seconds, so that forged key ids cannot make the gateway hammer the issuer; a key id that was asked for
+//! in vain is not asked for again for a while longer, unless the set changes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{BuildHasher as _, RandomState},
+    sync::Arc,
+    time::Duration,
+};
 
 use aws_lc_rs::rand;
 use tokio::sync::watch;
+
+use moka::future::Cache;
 
 use super::{
     config::{Algorithm, IssuerConfig},
@@ -25,6 +32,15 @@ const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How long a request waits for a fetch: both documents may take their whole deadline.
 const LONGEST_WAIT: Duration = discovery::DOCUMENT_DEADLINE.saturating_mul(2);
+
+/// How long a `kid` that no fetch brought does not ring again, and how many of them are remembered.
+const UNKNOWN_FOR: Duration = Duration::from_secs(30);
+const MOST_UNKNOWN: u64 = 1024;
+
+/// However short or long an issuer says that its keys may be kept, they are asked for no more often and no less often than
+/// this: a withdrawn key must stop working, and an issuer must not be hammered.
+const SHORTEST_REFRESH: Duration = Duration::from_secs(60);
+const LONGEST_REFRESH: Duration = Duration::from_secs(60 * 60);
 
 /// The pause after the first failed fetch; it doubles with each further one, up to the refresh interval.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -46,6 +62,9 @@ pub(super) struct KeyRing {
     state: watch::Sender<State>,
     /// The count of fetches that somebody waits for.
     demand: watch::Sender<u64>,
+    /// Key ids that were asked for in vain, by their hash, since a key id is as long as its sender likes.
+    unknown: Cache<u64, ()>,
+    hasher: RandomState,
 }
 
 /// What is known after the last fetch.
@@ -57,6 +76,8 @@ pub(super) struct State {
     pub(super) fetched: Option<Timestamp>,
     /// When the last fetch, good or not, began.
     pub(super) attempted: Option<Timestamp>,
+    /// How long the issuer says that the set may be kept, within bounds; `None` where it does not say.
+    pub(super) refresh: Option<Duration>,
     /// Fetches that ended.
     pub(super) fetches: u64,
     /// Fetches that failed since the last good one.
@@ -71,7 +92,15 @@ pub(super) struct State {
 
 impl KeyRing {
     pub(super) fn new(clock: Clock, max_staleness: Duration) -> Self {
-        Self { clock, max_staleness, state: watch::Sender::default(), demand: watch::Sender::default() }
+        let unknown = Cache::builder().max_capacity(MOST_UNKNOWN).time_to_live(UNKNOWN_FOR).build();
+        Self {
+            clock,
+            max_staleness,
+            state: watch::Sender::default(),
+            demand: watch::Sender::default(),
+            unknown,
+            hasher: RandomState::new(),
+        }
     }
 
     /// The key for a token, after a fetch if need be.
@@ -80,10 +109,22 @@ impl KeyRing {
             Err(Miss::NoKey(NoKey::Unknown) | Miss::Unavailable) => {}
             settled => return settled,
         }
+        let rung = kid.map(|kid| self.hasher.hash_one(kid));
+        if let Some(rung) = rung
+            && self.unknown.get(&rung).await.is_some()
+        {
+            return self.look_up(kid, algorithm);
+        }
         self.refetched().await;
         match self.look_up(kid, algorithm) {
             // The key may be one that the issuer published since: it cannot be asked, so the token cannot be judged.
             Err(Miss::NoKey(NoKey::Unknown)) if self.state.borrow().error.is_some() => Err(Miss::Unavailable),
+            Err(miss @ Miss::NoKey(NoKey::Unknown)) => {
+                if let Some(rung) = rung {
+                    self.unknown.insert(rung, ()).await;
+                }
+                Err(miss)
+            }
             settled => settled,
         }
     }
@@ -156,10 +197,11 @@ impl KeyRing {
             state.busy = true;
             state.attempted = Some(now);
         });
-        let document = discovery::fetch_keys(transport, issuer).await;
+        let fetched = discovery::fetch_keys(transport, issuer).await;
         let previous = self.state.borrow().keys.clone();
-        let parsed =
-            document.and_then(|text| KeySet::parse(&text, now, previous.as_deref()).ok_or(FetchError::NoUsableKeys));
+        let max_age = fetched.as_ref().ok().and_then(|fetched| fetched.max_age);
+        let parsed = fetched
+            .and_then(|fetched| KeySet::parse(&fetched.text, now, previous.as_deref()).ok_or(FetchError::NoUsableKeys));
         if let Err(error) = &parsed {
             tracing::warn!(issuer = %issuer.name, %error, "the issuer's keys could not be fetched");
         }
@@ -168,6 +210,7 @@ impl KeyRing {
             state.fetches += 1;
             let has_new = parsed.as_ref().is_ok_and(|keys| keys.has_new(previous.as_deref()));
             if has_new {
+                self.unknown.invalidate_all();
                 state.vain = None;
             } else if asked_for {
                 state.vain = Some(now);
@@ -176,6 +219,7 @@ impl KeyRing {
                 Ok(keys) => {
                     state.keys = Some(Arc::new(keys));
                     state.fetched = Some(now);
+                    state.refresh = max_age.map(|age| age.clamp(SHORTEST_REFRESH, LONGEST_REFRESH));
                     state.failures = 0;
                     state.error = None;
                 }
@@ -193,15 +237,19 @@ impl KeyRing {
         let fetches = self.state.borrow().fetches;
         let mut demand = self.demand.subscribe();
         tokio::select! {
-            () = tokio::time::sleep(self.pause(issuer.refresh)) => false,
+            () = tokio::time::sleep(self.pause(issuer)) => false,
             _ = demand.wait_for(|wanted| *wanted > fetches) => true,
         }
     }
 
     /// The refresh interval, or a shorter pause after failures, less up to a tenth: so that gateways started together do
     /// not ask together.
-    fn pause(&self, refresh: Duration) -> Duration {
-        let failures = self.state.borrow().failures;
+    fn pause(&self, issuer: &IssuerConfig) -> Duration {
+        let (failures, said) = {
+            let state = self.state.borrow();
+            (state.failures, state.refresh)
+        };
+        let refresh = said.unwrap_or(issuer.refresh);
         let whole = match failures.checked_sub(1) {
             None => refresh,
             Some(doublings) => FIRST_RETRY.saturating_mul(2_u32.saturating_pow(doublings)).min(refresh),

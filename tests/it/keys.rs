@@ -57,6 +57,50 @@ async fn unknown_keys_cannot_make_the_gateway_hammer_the_issuer() {
     assert_eq!(rig.issuer().stats().jwks, 2, "one at the start, one for the first forgery");
 }
 
+/// What a scan or a broken client sends: rubbish in great numbers, between requests that are good.
+#[tokio::test]
+async fn a_thousand_unknown_keys_cost_the_issuer_one_fetch_and_good_requests_nothing() {
+    let rig = Rig::start().await;
+    let good = rig.token("fulfilment");
+    let rubbish = async |n: usize| {
+        let header = crate::rig::members(serde_json::json!({ "kid": format!("forged-{}", n % 250) }));
+        let token = rig.mint(stepgate::dev::issuer::Mint { header, ..Default::default() });
+        rig.call("GET", ITEM).of_task().bearer(&token).send().await.refused(401, "identity.invalid_token");
+        if n.is_multiple_of(10) {
+            rig.call("GET", ITEM).of_task().bearer(&good).send().await.expect(200);
+        }
+    };
+    for batch in 0..20 {
+        futures_util::future::join_all((0..50).map(|n| rubbish(batch * 50 + n))).await;
+    }
+    // One at the start, one for the first of the forgeries, and one more for each interval that the run may have taken.
+    let fetches = rig.issuer().stats().jwks;
+    assert!(fetches <= 4, "{fetches} fetches");
+}
+
+#[tokio::test]
+async fn no_good_token_is_refused_while_the_issuer_rotates() {
+    let rig = Rig::start().await;
+    let reading = async {
+        for _ in 0..40 {
+            // A token of its own each time: the newest key signs it, perhaps before the gateway knows of it.
+            futures_util::future::join_all((0..4).map(|_| rig.reads())).await;
+        }
+    };
+    let rotating = async {
+        for _ in 0..10 {
+            rig.issuer().rotate(Rotation::default()).unwrap();
+            let fetched = rig.issuer().stats().jwks;
+            crate::rig::soon(async || {
+                rig.reads().await;
+                (rig.issuer().stats().jwks > fetched).then_some(())
+            })
+            .await;
+        }
+    };
+    tokio::join!(reading, rotating);
+}
+
 #[tokio::test]
 async fn a_rotated_account_key_is_found_without_a_failure() {
     let rig = Rig::start().await;

@@ -495,6 +495,38 @@ async fn a_token_that_was_believed_is_not_believed_past_its_end() {
     assert_eq!(reason(&present(&room, &token).await), "the token has expired");
 }
 
+/// An hour without the issuer, on a clock that is moved by hand; its port is closed, so that every fetch fails at once.
+#[tokio::test]
+async fn while_an_issuer_is_out_its_last_keys_hold_until_they_are_too_old() {
+    let config = IssuerConfig {
+        jwks_uri: Some("http://127.0.0.1:9/jwks".parse().unwrap()),
+        max_staleness: Duration::from_secs(30 * 60),
+        ..issuer("idp", URL)
+    };
+    let (room, hand) = notary::room(vec![config]);
+    let serial = std::cell::Cell::new(0);
+    // Another token each time, so that none is answered from the cache.
+    let ask = async || {
+        serial.set(serial.get() + 1);
+        present(&room, &bearer(&of_claims(json!({"exp": NOW + 7200, "jti": serial.get()})))).await
+    };
+    let hour = async {
+        for minute in 0..60 {
+            let (verdict, usable) = (ask().await, room.status()[0].usable);
+            let expected = if minute <= 30 { "workload" } else { "unavailable" };
+            assert_eq!((word(&verdict), usable), (expected, minute <= 30), "minute {minute}: {}", reason(&verdict));
+            hand.advance(Duration::from_secs(60));
+        }
+        assert_eq!(reason(&ask().await), "the keys of issuer `idp` cannot be fetched at the moment");
+        notary::publish(&room, "idp", &TRUSTED.jwks(""));
+        assert_eq!(word(&ask().await), "workload", "no restart is needed");
+    };
+    tokio::select! {
+        () = hour => {}
+        () = room.keep_fresh() => unreachable!(),
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
     #[test]
