@@ -10,10 +10,14 @@ import json
 import re
 import secrets
 import signal
+import threading
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import peers
 from peers import Program, Stage, expect, expect_that
@@ -34,6 +38,7 @@ class SecondIssuer:
             ("a workload's token is good", self.workload),
             ("a person's token is refused as a person's", self.person),
             ("a token by a key that was just made is good at once, and the one before still is", self.rotation),
+            (f"{RATE} requests a second through {ROTATIONS} rotations: no good token is refused", self.rotations),
             ("a token with a changed claim is not", self.forged),
         ]
 
@@ -68,6 +73,31 @@ class SecondIssuer:
         self.good(token)
         self.good(self.first)
 
+    def rotations(self) -> None:
+        """An open loop: each request leaves at its time, whatever became of those before, with the newest token."""
+        tokens, answers = [peers.token(f"{self.issuer}/token")], Counter[int]()
+        lock = threading.Lock()
+
+        def one() -> None:
+            with lock:
+                token = tokens[-1]
+            status = self.ask(token).status
+            with lock:
+                answers[status] += 1
+
+        begun = time.monotonic()
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            for number in range(RATE * ROTATIONS):
+                time.sleep(max(0.0, begun + number / RATE - time.monotonic()))
+                if number % RATE == RATE // 2:
+                    self.provider.signal(signal.SIGHUP)
+                    self.provider.line()
+                    fresh = peers.token(f"{self.issuer}/token")
+                    with lock:
+                        tokens.append(fresh)
+                pool.submit(one)
+        expect(dict(answers), {404: RATE * ROTATIONS}, "answers by status")
+
     def forged(self) -> None:
         """Same header, same signature, other claims."""
         header, claims, signature = self.first.split(".")
@@ -77,6 +107,8 @@ class SecondIssuer:
         expect((answer.status, answer.body["error"]), (401, "identity.invalid_token"), "answer")
 
 
+# Requests a second, and how often the provider takes a new key, a second apart.
+RATE, ROTATIONS = 200, 5
 # Each condition with a code of its own, as a workflow sees it.
 DISTINCT = {"x-stepgate-errors": "distinct"}
 
