@@ -293,7 +293,10 @@ impl Check<'_> {
         if let Some(issuers) = self.issuers
             && !issuers.iter().any(|known| known.name == *issuer)
         {
-            let mend = format!("the configuration has {}", listed(issuers.iter().map(|known| known.name.as_str())));
+            let mend = format!(
+                "the configuration has the issuers {}",
+                listed(issuers.iter().map(|known| known.name.as_str()))
+            );
             self.error(&format!("{path}/issuer"), format!("there is no issuer `{issuer}`"), mend);
         }
     }
