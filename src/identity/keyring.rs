@@ -63,7 +63,7 @@ pub(super) struct KeyRing {
     /// The count of fetches that somebody waits for.
     demand: watch::Sender<u64>,
     /// Key ids that were asked for in vain, by their hash, since a key id is as long as its sender likes.
-    unknown: Cache<u64, ()>,
+    unknown: Cache<u64, Timestamp>,
     hasher: RandomState,
 }
 
@@ -111,7 +111,7 @@ impl KeyRing {
         }
         let rung = kid.map(|kid| self.hasher.hash_one(kid));
         if let Some(rung) = rung
-            && self.unknown.get(&rung).await.is_some()
+            && self.rang_in_vain(rung).await
         {
             return self.look_up(kid, algorithm);
         }
@@ -121,7 +121,7 @@ impl KeyRing {
             Err(Miss::NoKey(NoKey::Unknown)) if self.state.borrow().error.is_some() => Err(Miss::Unavailable),
             Err(miss @ Miss::NoKey(NoKey::Unknown)) => {
                 if let Some(rung) = rung {
-                    self.unknown.insert(rung, ()).await;
+                    self.unknown.insert(rung, self.clock.now()).await;
                 }
                 Err(miss)
             }
@@ -176,6 +176,10 @@ impl KeyRing {
         let fetched = state.wait_for(|state| state.fetches > seen);
         // Running out of time leaves the old set in place, which is what the caller then judges by.
         let _ = tokio::time::timeout(LONGEST_WAIT, fetched).await;
+    }
+
+    async fn rang_in_vain(&self, rung: u64) -> bool {
+        self.unknown.get(&rung).await.is_some_and(|at| self.clock.now().since(at) < UNKNOWN_FOR)
     }
 
     fn in_vain_lately(&self, state: &State) -> bool {

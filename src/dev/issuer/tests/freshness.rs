@@ -33,19 +33,51 @@ async fn a_new_key_is_found_by_one_fetch_for_all_who_wait() {
     ask(&identity, &stage.issuer.token("orders").unwrap()).await.expect("a fetch that helped delays none");
 }
 
+/// The verdict on a token that names a key nobody has.
+async fn unknown(identity: &Identity, stage: &Stage, kid: &str) -> Option<Reason> {
+    let forged = stage.issuer.mint(Mint { header: members(json!({ "kid": kid })), ..Mint::default() });
+    refusal(identity, &forged.unwrap()).await
+}
+
 #[tokio::test]
 async fn unknown_keys_cause_one_fetch_in_vain_in_ten_seconds() {
     let mut stage = Stage::open().await;
     let identity = stage.identity(vec![stage.trust()]);
     ask(&identity, &stage.issuer.token("orders").unwrap()).await.unwrap();
-    for (advance, fetches) in [(0, 2), (9, 2), (1, 3), (0, 3), (9, 3), (1, 4)] {
+    for (round, (advance, fetches)) in [(0, 2), (9, 2), (1, 3), (0, 3), (9, 3), (1, 4)].into_iter().enumerate() {
         stage.hand.advance(Duration::from_secs(advance));
         for kid in ["a", "b", "c"] {
-            let forged = stage.issuer.mint(Mint { header: members(json!({ "kid": kid })), ..Mint::default() });
-            assert_eq!(refusal(&identity, &forged.unwrap()).await, Some(Reason::UnknownKey));
+            assert_eq!(unknown(&identity, &stage, &format!("{kid}{round}")).await, Some(Reason::UnknownKey));
         }
+        assert_eq!(stage.issuer.stats().jwks, fetches, "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn a_key_id_that_nobody_has_is_not_asked_for_again_for_half_a_minute() {
+    let mut stage = Stage::open().await;
+    let identity = stage.identity(vec![stage.trust()]);
+    ask(&identity, &stage.issuer.token("orders").unwrap()).await.unwrap();
+    for (advance, fetches) in [(0, 2), (15, 2), (14, 2), (1, 3)] {
+        stage.hand.advance(Duration::from_secs(advance));
+        assert_eq!(unknown(&identity, &stage, "nobody's").await, Some(Reason::UnknownKey));
         assert_eq!(stage.issuer.stats().jwks, fetches);
     }
+}
+
+#[tokio::test]
+async fn a_thousand_unknown_keys_are_one_fetch() {
+    let mut stage = Stage::open().await;
+    let identity = stage.identity(vec![stage.trust()]);
+    let good = stage.issuer.token("orders").unwrap();
+    ask(&identity, &good).await.unwrap();
+    let verdicts = join_all((0..1000).map(|i| {
+        let (identity, stage) = (&identity, &stage);
+        async move { unknown(identity, stage, &format!("k{i}")).await }
+    }));
+    assert!(verdicts.await.iter().all(|verdict| *verdict == Some(Reason::UnknownKey)));
+    assert_eq!(stage.issuer.stats().jwks, 2, "the first fetch, and one for all of them");
+    ask(&identity, &good).await.unwrap();
 }
 
 #[tokio::test]
