@@ -29,7 +29,9 @@ mod inclusion;
 mod index;
 mod links;
 mod load;
+mod matrix;
 mod model;
+mod mutate;
 mod revision;
 mod running;
 mod selector;
@@ -40,8 +42,6 @@ mod who_can;
 
 #[cfg(test)]
 mod findings;
-#[cfg(test)]
-mod matrix;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -56,7 +56,9 @@ pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};
 pub use load::load;
+pub use matrix::{Cell, Matrix, Reaches, Row, matrix};
 pub use model::PolicySet;
+pub use mutate::{MutationReport, Survivor, mutate};
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};
 pub use watch::Watch;
 pub use who_can::{Holder, who_can};

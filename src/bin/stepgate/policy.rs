@@ -1,7 +1,7 @@
 //! `stepgate policy …`: the policy files from the command line, with no gateway at hand.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use stepgate::{
     access::{ContainerName, Operation, PartitionKey},
     diagnostic::{Diagnostic, Source},
-    policy::{self, Change, Config, Difference, Holder, PolicySet, Question, SideError, TestReport},
+    policy::{self, Change, Config, Difference, Holder, MutationReport, PolicySet, Question, SideError, TestReport},
 };
 
 use crate::exit;
@@ -22,7 +22,9 @@ use crate::exit;
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run the `*.test.yaml` cases beside the policies, and say which grants and denies no case reaches.
-    #[command(after_help = "Example:\n  stepgate policy test policies --min-coverage 100")]
+    #[command(
+        after_help = "Examples:\n  stepgate policy test policies --min-coverage 100\n  stepgate policy test policies --mutate"
+    )]
     Test(Test),
     /// Say how one request is decided, by which clause, and what came near.
     #[command(after_help = "Example:\n  stepgate policy explain --policies policies --request request.yaml\n\n\
@@ -33,8 +35,12 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  stepgate policy who-can items/delete shop/orders --partition-key '[\"t1\"]'")]
     WhoCan(WhoCan),
     /// Compare two directories or two git revisions: who gains what, and who loses what.
-    #[command(after_help = "Example:\n  stepgate policy diff origin/main HEAD --fail-on-widening")]
+    #[command(after_help = "Examples:\n  stepgate policy diff origin/main HEAD --fail-on-widening\n  \
+        stepgate policy diff origin/main HEAD --format markdown > comment.md")]
     Diff(Diff),
+    /// Print who may do what, as a table: every workload, container and operation.
+    #[command(after_help = "Example:\n  stepgate policy matrix --policies policies")]
+    Matrix(Matrix),
     /// Print the JSON Schema of the policy files.
     #[command(after_help = "Example:\n  stepgate policy schema > config/policy.schema.json")]
     Schema,
@@ -49,6 +55,17 @@ pub(crate) enum Format {
     Json,
 }
 
+/// How a comparison is written.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum DiffFormat {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+    /// For a comment on a pull request.
+    Markdown,
+}
+
 /// `policy test`
 #[derive(Args, Debug)]
 pub(crate) struct Test {
@@ -60,6 +77,9 @@ pub(crate) struct Test {
     /// Exit 4 when a smaller share of the grants and denies decided a case, in percent.
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=100))]
     min_coverage: Option<u8>,
+    /// Drop or widen each clause in turn, and exit 4 when no case notices.
+    #[arg(long)]
+    mutate: bool,
     /// How to write the report.
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
@@ -113,6 +133,17 @@ pub(crate) struct Diff {
     fail_on_widening: bool,
     /// How to write the report.
     #[arg(long, value_enum, default_value = "text")]
+    format: DiffFormat,
+}
+
+/// `policy matrix`
+#[derive(Args, Debug)]
+pub(crate) struct Matrix {
+    /// The directory of the policy files.
+    #[arg(long, value_name = "DIR", default_value = "policies")]
+    policies: PathBuf,
+    /// How to write the table.
+    #[arg(long, value_enum, default_value = "text")]
     format: Format,
 }
 
@@ -123,6 +154,7 @@ pub(crate) fn run(command: Command) -> ExitCode {
         Command::Explain(arguments) => explain(&arguments),
         Command::WhoCan(arguments) => who_can(&arguments),
         Command::Diff(arguments) => diff(&arguments),
+        Command::Matrix(arguments) => matrix(&arguments),
         Command::Schema => print(policy::schema().trim_end()).map(|()| ExitCode::SUCCESS).map_err(Failure::Output),
     };
     outcome.unwrap_or_else(|failure| failure.report())
@@ -194,11 +226,35 @@ fn test(arguments: &Test) -> Result<ExitCode, Failure> {
     let set = load(arguments.policies.as_ref().unwrap_or(cases))?;
     let report = policy::run_cases(&set, cases)?;
     let covered = arguments.min_coverage.is_none_or(|wanted| report.coverage >= f64::from(wanted));
+    // Cases that fail on the policy as it is can notice nothing.
+    let mutate = arguments.mutate && report.failed == 0;
+    let mutation =
+        if mutate { Some(policy::mutate(arguments.policies.as_ref().unwrap_or(cases), cases)?) } else { None };
     match arguments.format {
-        Format::Json => print_json(&json!(report))?,
-        Format::Text => print(&test_text(&report, arguments.min_coverage.filter(|_| !covered)))?,
+        Format::Json => print_json(&test_json(&report, mutation.as_ref()))?,
+        Format::Text => {
+            let missed = arguments.min_coverage.filter(|_| !covered);
+            print(&[test_text(&report, missed), mutation.as_ref().map_or(String::new(), mutation_text)].concat())?;
+        }
     }
-    Ok(if report.failed == 0 && covered { ExitCode::SUCCESS } else { ExitCode::from(exit::PROBLEMS) })
+    let noticed = mutation.is_none_or(|mutation| mutation.survivors.is_empty());
+    Ok(if report.failed == 0 && covered && noticed { ExitCode::SUCCESS } else { ExitCode::from(exit::PROBLEMS) })
+}
+
+fn test_json(report: &TestReport, mutation: Option<&MutationReport>) -> Value {
+    let mut json = json!(report);
+    if let (Some(mutation), Some(members)) = (mutation, json.as_object_mut()) {
+        members.insert("mutation".to_owned(), json!(mutation));
+    }
+    json
+}
+
+fn mutation_text(report: &MutationReport) -> String {
+    let mut text = format!("\n{} of {} changes of a clause made a case fail", report.noticed, report.mutants);
+    for survivor in &report.survivors {
+        text += &format!("\n  unnoticed: {} ({})\n             {}", survivor.change, survivor.place, survivor.unasked);
+    }
+    text
 }
 
 fn test_text(report: &TestReport, missed: Option<u8>) -> String {
@@ -275,27 +331,68 @@ fn diff(arguments: &Diff) -> Result<ExitCode, Failure> {
     let side = |name: &str| policy::load_side(name, &arguments.policies).map_err(Failure::Side);
     let difference = policy::diff(&side(&arguments.base)?, &side(&arguments.head)?);
     match arguments.format {
-        Format::Json => print_json(&difference.to_json())?,
-        Format::Text => print(&difference_text(&difference))?,
+        DiffFormat::Json => print_json(&difference.to_json())?,
+        DiffFormat::Text => print(&difference_text(&difference))?,
+        DiffFormat::Markdown => print(&difference_markdown(&difference))?,
     }
     let widened = arguments.fail_on_widening && difference.widens();
     Ok(if widened { ExitCode::from(exit::PROBLEMS) } else { ExitCode::SUCCESS })
+}
+
+fn matrix(arguments: &Matrix) -> Result<ExitCode, Failure> {
+    let matrix = policy::matrix(&load(&arguments.policies)?);
+    match arguments.format {
+        Format::Json => print_json(&json!(matrix))?,
+        Format::Text => print(matrix.to_string().trim_end())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The operations of all changes that differ in nothing else.
+fn by_place(changes: &BTreeSet<Change>) -> BTreeMap<(&str, &str, &str), Vec<&'static str>> {
+    let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for Change { workload, container, partition, operation } in changes {
+        places.entry((workload.as_str(), container.as_str(), partition.as_str())).or_default().push(*operation);
+    }
+    places
 }
 
 fn difference_text(difference: &Difference) -> String {
     let mut lines = Vec::new();
     for (heading, sign, changes) in [("Gains:", '+', &difference.gains), ("Losses:", '-', &difference.losses)] {
         lines.extend((!changes.is_empty()).then(|| heading.to_owned()));
-        let mut operations: BTreeMap<(&str, &str, &str), String> = BTreeMap::new();
-        for Change { workload, container, partition, operation } in changes {
-            *operations.entry((workload, container, partition)).or_default() += &format!(" {sign}{operation}");
-        }
         let mut last = "";
-        for ((workload, container, partition), operations) in operations {
+        for ((workload, container, partition), operations) in by_place(changes) {
             lines.extend((workload != last).then(|| format!("  {workload}")));
-            lines.push(format!("    {container}, {partition}:{operations}"));
+            let operations: Vec<_> = operations.iter().map(|operation| format!(" {sign}{operation}")).collect();
+            lines.push(format!("    {container}, {partition}:{}", operations.concat()));
             last = workload;
         }
     }
     if lines.is_empty() { "Nobody gains or loses anything.".to_owned() } else { lines.join("\n") }
+}
+
+/// Code spans in a table: what stands between the backticks is shown as it is, but for the bars that divide cells.
+fn code(text: &str) -> String {
+    format!("`` {} ``", text.replace('|', "\\|"))
+}
+
+fn difference_markdown(difference: &Difference) -> String {
+    if *difference == Difference::default() {
+        return "### Policy: nobody gains or loses anything".to_owned();
+    }
+    let verdict = if difference.widens() { "**widens** what workloads may do" } else { "only takes away" };
+    let mut lines = vec![format!("### Policy: this change {verdict}")];
+    for (heading, changes) in [("Gains", &difference.gains), ("Losses", &difference.losses)] {
+        if changes.is_empty() {
+            continue;
+        }
+        lines.push(format!("\n**{heading}**\n\n| workload | container | partition | operations |\n|---|---|---|---|"));
+        for ((workload, container, partition), operations) in by_place(changes) {
+            let [workload, container, partition] = [workload, container, partition].map(code);
+            let operations: Vec<_> = operations.iter().map(|operation| format!("`{operation}`")).collect();
+            lines.push(format!("| {workload} | {container} | {partition} | {} |", operations.join(" ")));
+        }
+    }
+    lines.join("\n")
 }
