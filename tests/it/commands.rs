@@ -104,6 +104,7 @@ fn wrong_usage_is_2_and_help_shows_an_example() {
         "policy explain",
         "policy who-can",
         "policy diff",
+        "policy matrix",
         "policy schema",
         "config schema",
         "audit verify",

@@ -75,6 +75,50 @@ fn an_explained_denial() {
     is_golden("explain.txt", &format!("{text}policy REVISION\n"));
 }
 
+const POLICY_BEFORE: &str = r#"roles:
+  writer:
+    grants:
+      - { container: shop/orders, partition_key: ["{claims.tenant}"], operations: [items/read, items/upsert] }
+bindings:
+  - { role: writer, workloads: [{ issuer: local, claims: { client_id: [fulfilment, returns] } }] }
+"#;
+
+const POLICY_AFTER: &str = r#"roles:
+  writer:
+    grants:
+      - { container: shop/orders, operations: [items/read, query] }
+bindings:
+  - { role: writer, workloads: [{ issuer: local, claims: { client_id: fulfilment } }] }
+"#;
+
+const LAX_CASES: &str = r#"cases:
+  - name: fulfilment writes its own
+    given: { issuer: local, claims: { client_id: fulfilment, tenant: t1 } }
+    when: { operation: items/upsert, container: shop/orders, partition_key: [t1] }
+    then: allow
+"#;
+
+#[test]
+fn a_comparison_and_what_tests_overlook() {
+    let home = tempfile::tempdir().unwrap();
+    let side = |name: &str, text: &str| {
+        let side = home.path().join(name);
+        fs::create_dir(&side).unwrap();
+        fs::write(side.join("shop.yaml"), text).unwrap();
+        side.to_str().unwrap().to_owned()
+    };
+    let (base, head) = (side("base", POLICY_BEFORE), side("head", POLICY_AFTER));
+    let printed = |arguments: &[&str], code| {
+        let output = run(arguments);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    is_golden("diff.md", &printed(&["policy", "diff", &base, &head, "--format", "markdown", "--fail-on-widening"], 4));
+    is_golden("diff.txt", &printed(&["policy", "diff", &base, &head], 0));
+    fs::write(home.path().join("base/shop.test.yaml"), LAX_CASES).unwrap();
+    is_golden("mutate.txt", &printed(&["policy", "test", &base, "--mutate"], 4));
+}
+
 #[tokio::test]
 async fn a_denial_in_each_form() {
     let rig = Rig::start().await;
