@@ -62,3 +62,44 @@ fn the_development_configuration_has_no_errors() {
         "{warnings:?}"
     );
 }
+
+/// The fenced blocks of a page that begin with a comment naming a file, with the heading they stand under.
+fn files_in(page: &str) -> Vec<(String, String, String)> {
+    let (mut heading, mut open, mut files) = (String::new(), None::<String>, Vec::new());
+    for line in page.lines() {
+        match &mut open {
+            Some(block) if line == "```" => {
+                if let Some(name) = block.strip_prefix("# ").and_then(|rest| rest.lines().next()) {
+                    files.push((heading.clone(), name.to_owned(), block.clone()));
+                }
+                open = None;
+            }
+            Some(block) => *block += &format!("{line}\n"),
+            None if line == "```yaml" => open = Some(String::new()),
+            None if line.starts_with('#') => heading = line.to_owned(),
+            None => {}
+        }
+    }
+    files
+}
+
+#[test]
+fn the_worked_examples_of_the_policy_page_work() {
+    let page = fs::read_to_string(committed("docs/policy.md")).unwrap();
+    let (_, examples) = page.split_once("## Ten worked examples").unwrap();
+    let files = files_in(examples);
+    let headings: BTreeSet<&String> = files.iter().map(|(heading, ..)| heading).collect();
+    assert_eq!((headings.len(), files.len()), (10, 20));
+    for heading in headings {
+        let home = tempfile::tempdir().unwrap();
+        for (_, name, text) in files.iter().filter(|(under, ..)| under == heading) {
+            fs::write(home.path().join(name), text).unwrap();
+        }
+        let output = run(&["policy", "test", home.path().to_str().unwrap(), "--min-coverage", "100"]);
+        assert!(
+            output.status.success(),
+            "{heading}: {}",
+            String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+        );
+    }
+}
