@@ -89,6 +89,8 @@ pub struct Metrics {
     limited: Family<BindingLabel, Counter>,
     limited_bindings: Mutex<HashSet<String>>,
     jwks_fetches: Family<IssuerLabel, Counter>,
+    jwks_age: Family<IssuerLabel, Gauge>,
+    issuer_usable: Family<IssuerLabel, Gauge>,
     mints: Counter,
     audit_records: Counter,
     revocations: Gauge,
@@ -104,10 +106,23 @@ pub struct Counts {
     pub audit_records: u64,
     /// Revocations in force.
     pub revocations: usize,
-    /// Key sets asked of each issuer.
-    pub jwks_fetches: Vec<(String, u64)>,
+    /// How each issuer's keys stand.
+    pub issuers: Vec<IssuerCounts>,
     /// The times of the audit log's syncs.
     pub audit_sync: SyncTimes,
+}
+
+/// How an issuer's keys stand.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IssuerCounts {
+    /// Its name.
+    pub issuer: String,
+    /// How often its keys were asked for.
+    pub fetches: u64,
+    /// Seconds since they were last had; `None` when they never were.
+    pub age: Option<u64>,
+    /// Whether its tokens can be judged.
+    pub usable: bool,
 }
 
 /// The times of the audit log's syncs, as the log counts them.
@@ -152,6 +167,11 @@ impl Default for Metrics {
         registry.register("limited_requests", "Requests refused over the limits of their binding", limited.clone());
         let jwks_fetches = Family::default();
         registry.register("jwks_fetches", "Key sets asked of issuers", jwks_fetches.clone());
+        let jwks_age = Family::default();
+        let help = "Time since the issuer's keys were last fetched";
+        registry.register_with_unit("jwks_age", help, Unit::Seconds, jwks_age.clone());
+        let issuer_usable = Family::default();
+        registry.register("issuer_usable", "Whether the issuer's tokens can be judged", issuer_usable.clone());
         let mints = Counter::default();
         registry.register("mints", "Resource tokens minted", mints.clone());
         let revocations = Gauge::default();
@@ -169,6 +189,8 @@ impl Default for Metrics {
             limited,
             limited_bindings: Mutex::default(),
             jwks_fetches,
+            jwks_age,
+            issuer_usable,
             mints,
             audit_records,
             revocations,
@@ -215,8 +237,13 @@ impl Metrics {
         self.mints.inner().store(counts.mints, Ordering::Relaxed);
         self.revocations.set(i64::try_from(counts.revocations).unwrap_or(i64::MAX));
         self.audit_records.inner().store(counts.audit_records, Ordering::Relaxed);
-        for (issuer, count) in counts.jwks_fetches {
-            self.jwks_fetches.get_or_create(&IssuerLabel { issuer }).inner().store(count, Ordering::Relaxed);
+        for IssuerCounts { issuer, fetches, age, usable } in counts.issuers {
+            let label = IssuerLabel { issuer };
+            self.jwks_fetches.get_or_create(&label).inner().store(fetches, Ordering::Relaxed);
+            self.issuer_usable.get_or_create(&label).set(usable.into());
+            if let Some(age) = age {
+                self.jwks_age.get_or_create(&label).set(i64::try_from(age).unwrap_or(i64::MAX));
+            }
         }
         *self.audit_sync.0.lock().unwrap_or_else(PoisonError::into_inner) = counts.audit_sync;
     }
@@ -249,7 +276,7 @@ mod tests {
             mints: 7,
             audit_records: 9,
             revocations: 3,
-            jwks_fetches: vec![("cognito".to_owned(), 2)],
+            issuers: vec![IssuerCounts { issuer: "cognito".to_owned(), fetches: 2, age: Some(30), usable: true }],
             audit_sync: SyncTimes { sum: 0.5, buckets: vec![(0.1, 1), (f64::INFINITY, 2)] },
         });
         let text = metrics.render();
@@ -261,6 +288,8 @@ mod tests {
             r#"stepgate_limited_requests_total{binding="r (p.yaml:0)"} 1"#,
             r#"stepgate_limited_requests_total{binding="other"} 800"#,
             r#"stepgate_jwks_fetches_total{issuer="cognito"} 2"#,
+            r#"stepgate_jwks_age_seconds{issuer="cognito"} 30"#,
+            r#"stepgate_issuer_usable{issuer="cognito"} 1"#,
             "stepgate_mints_total 7",
             "stepgate_audit_records_total 9",
             "stepgate_revocations 3",

@@ -206,9 +206,7 @@ impl KeyRing {
         let max_age = fetched.as_ref().ok().and_then(|fetched| fetched.max_age);
         let parsed = fetched
             .and_then(|fetched| KeySet::parse(&fetched.text, now, previous.as_deref()).ok_or(FetchError::NoUsableKeys));
-        if let Err(error) = &parsed {
-            tracing::warn!(issuer = %issuer.name, %error, "the issuer's keys could not be fetched");
-        }
+        self.tell(issuer, &parsed, previous.as_deref());
         self.state.send_modify(|state| {
             state.busy = false;
             state.fetches += 1;
@@ -233,6 +231,29 @@ impl KeyRing {
                 }
             }
         });
+    }
+
+    /// Says in the log what came of a fetch, where that is news or trouble.
+    fn tell(&self, issuer: &IssuerConfig, parsed: &Result<KeySet, FetchError>, previous: Option<&KeySet>) {
+        let issuer = &issuer.name;
+        match parsed {
+            Err(error) if self.keys().is_some() => {
+                tracing::warn!(%issuer, %error, "the issuer's keys could not be fetched; the last ones stay in use");
+            }
+            Err(error) => {
+                tracing::error!(%issuer, %error, "the issuer's keys could not be fetched; its tokens are refused");
+            }
+            Ok(keys) => {
+                if self.state.borrow().failures > 0 {
+                    tracing::info!(%issuer, "the issuer's keys can be fetched again");
+                }
+                let withdrawn = previous.is_some_and(|previous| previous.has_new(Some(keys)));
+                if keys.has_new(previous) || withdrawn {
+                    let ids: Vec<&str> = keys.iter().map(|key| key.id().unwrap_or("without an id")).collect();
+                    tracing::info!(%issuer, keys = ids.join(", "), "the issuer's keys changed");
+                }
+            }
+        }
     }
 
     /// Until the next fetch is due, or is asked for: then `true`. Who rang during the last fetch waits for that one, and so

@@ -20,7 +20,7 @@ use crate::{
     clock::Timestamp,
     gateway::Gateway,
     secret::Secret,
-    telemetry::{Counts, SyncTimes},
+    telemetry::{Counts, IssuerCounts, SyncTimes},
 };
 
 /// What the admin routes share.
@@ -113,13 +113,19 @@ fn reload_certificate(certificate: &Certificate) -> bool {
 
 async fn metrics(State(desk): State<Desk>) -> Response {
     let gateway = &desk.gateway;
-    let (audit, issuers) = (gateway.rooms.journal.counters(), gateway.rooms.identity.status());
+    let (audit, now) = (gateway.rooms.journal.counters(), gateway.rooms.clock.now());
+    let issuers = gateway.rooms.identity.status().into_iter().map(|status| IssuerCounts {
+        issuer: status.name.to_string(),
+        fetches: status.fetches,
+        age: status.fetched.map(|fetched| now.since(fetched).as_secs()),
+        usable: status.usable,
+    });
     let bounds = SYNC_BUCKETS.into_iter().chain([f64::INFINITY]);
     gateway.metrics.observe(Counts {
         mints: gateway.rooms.broker.mints(),
         audit_records: audit.records,
         revocations: gateway.rooms.revocations.status().revocations,
-        jwks_fetches: issuers.into_iter().map(|issuer| (issuer.name.to_string(), issuer.fetches)).collect(),
+        issuers: issuers.collect(),
         audit_sync: SyncTimes { sum: audit.sync_seconds, buckets: bounds.zip(audit.sync_buckets).collect() },
     });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.render())

@@ -50,6 +50,8 @@ fn issuer(status: &IssuerStatus, now: Timestamp) -> Value {
         "usable": status.usable,
         "keys": keys,
         "fetched": status.fetched.map(Timestamp::rfc3339),
+        "age_seconds": status.fetched.map(|fetched| now.since(fetched).as_secs()),
+        "attempted": status.attempted.map(Timestamp::rfc3339),
         "error": status.error.as_ref().map(ToString::to_string),
     })
 }

@@ -63,15 +63,13 @@ fn the_development_configuration_has_no_errors() {
     );
 }
 
-/// The fenced blocks of a page that begin with a comment naming a file, with the heading they stand under.
-fn files_in(page: &str) -> Vec<(String, String, String)> {
-    let (mut heading, mut open, mut files) = (String::new(), None::<String>, Vec::new());
+/// The YAML in a page, with the heading it stands under.
+fn blocks_in(page: &str) -> Vec<(String, String)> {
+    let (mut heading, mut open, mut blocks) = (String::new(), None::<String>, Vec::new());
     for line in page.lines() {
         match &mut open {
             Some(block) if line == "```" => {
-                if let Some(name) = block.strip_prefix("# ").and_then(|rest| rest.lines().next()) {
-                    files.push((heading.clone(), name.to_owned(), block.clone()));
-                }
+                blocks.push((heading.clone(), std::mem::take(block)));
                 open = None;
             }
             Some(block) => *block += &format!("{line}\n"),
@@ -80,19 +78,36 @@ fn files_in(page: &str) -> Vec<(String, String, String)> {
             None => {}
         }
     }
-    files
+    blocks
+}
+
+#[test]
+fn the_issuers_of_the_identity_page_can_be_configured() {
+    let page = fs::read_to_string(committed("docs/identity.md")).unwrap();
+    let rest = fs::read_to_string(committed("config/stepgate.yaml")).unwrap();
+    let (before, after) = rest.split_once("issuers:\n").unwrap();
+    let (_, after) = after.split_once("\ncosmos:\n").unwrap();
+    let blocks = blocks_in(&page);
+    assert!(blocks.len() > 9, "each kind has one");
+    for (heading, block) in blocks {
+        let home = tempfile::tempdir().unwrap();
+        let file = home.path().join("stepgate.yaml");
+        fs::write(&file, format!("{before}{block}cosmos:\n{after}")).unwrap();
+        config::read(&file, &[]).unwrap_or_else(|findings| panic!("{heading}: {findings:#?}"));
+    }
 }
 
 #[test]
 fn the_worked_examples_of_the_policy_page_work() {
     let page = fs::read_to_string(committed("docs/policy.md")).unwrap();
     let (_, examples) = page.split_once("## Ten worked examples").unwrap();
-    let files = files_in(examples);
-    let headings: BTreeSet<&String> = files.iter().map(|(heading, ..)| heading).collect();
-    assert_eq!((headings.len(), files.len()), (10, 20));
+    let blocks = blocks_in(examples);
+    let headings: BTreeSet<&String> = blocks.iter().map(|(heading, _)| heading).collect();
+    assert_eq!((headings.len(), blocks.len()), (10, 20));
     for heading in headings {
         let home = tempfile::tempdir().unwrap();
-        for (_, name, text) in files.iter().filter(|(under, ..)| under == heading) {
+        for (_, text) in blocks.iter().filter(|(under, _)| under == heading) {
+            let name = text.lines().next().unwrap().strip_prefix("# ").unwrap();
             fs::write(home.path().join(name), text).unwrap();
         }
         let output = run(&["policy", "test", home.path().to_str().unwrap(), "--min-coverage", "100"]);

@@ -9,7 +9,7 @@ mod sign;
 mod table;
 
 #[cfg(test)]
-mod fixtures;
+mod page;
 
 use std::sync::Arc;
 

@@ -188,7 +188,7 @@ fn ask() -> impl Strategy<Value = Ask> {
 
 /// As many policies as `PROPTEST_CASES` says, or `few`.
 fn cases(few: u32) -> ProptestConfig {
-    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(few);
+    let cases = std::env::var_os("PROPTEST_CASES").and_then(|cases| cases.to_str()?.parse().ok()).unwrap_or(few);
     ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
