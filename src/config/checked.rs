@@ -29,6 +29,9 @@ use crate::{
 const LARGEST_ANSWER: usize = 5 * 1024 * 1024;
 /// Longest that one attempt at Cosmos may take: an operation is given 5 s there, a page as well.
 const ATTEMPT: Duration = Duration::from_secs(20);
+/// How often the account key is read from Secrets Manager where the configuration does not say, and at most.
+const KEY_REFRESH: Duration = Duration::from_secs(300);
+const SHORTEST_KEY_REFRESH: Duration = Duration::from_secs(1);
 /// Most resource tokens kept at once.
 const TOKENS: u64 = 10_000;
 
@@ -227,8 +230,14 @@ impl Check<'_> {
                 };
                 Some(KeySource::Env { variable: variable.clone(), value: Secret::new(value), field: field.clone() })
             }
-            raw::AccountKey::AwsSecretsManager { secret_id, field } => {
-                Some(KeySource::AwsSecretsManager { secret_id: secret_id.clone(), field: field.clone() })
+            raw::AccountKey::AwsSecretsManager { secret_id, field, refresh } => {
+                let refresh = refresh.unwrap_or(KEY_REFRESH);
+                if refresh < SHORTEST_KEY_REFRESH {
+                    let mend = "set it to 1s or more; a key that Cosmos refuses is read again at once in any case";
+                    self.refuse(&format!("{AT}/refresh"), "the secret would be read all the time", mend);
+                }
+                let (secret_id, field) = (secret_id.clone(), field.clone());
+                Some(KeySource::AwsSecretsManager { secret_id, field, refresh })
             }
         }
     }

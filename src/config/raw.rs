@@ -168,7 +168,7 @@ pub enum Credential {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
 pub enum AccountKey {
-    /// A file: the key itself in base64, or JSON with the key in `field`. Read again when Cosmos refuses the key.
+    /// A file: the key itself in base64, or JSON with the key in `field`. It is watched.
     File {
         /// The file.
         path: PathBuf,
@@ -182,13 +182,18 @@ pub enum AccountKey {
         /// The member of the JSON object that holds the key.
         field: Option<String>,
     },
-    /// AWS Secrets Manager, stage AWSCURRENT. The AWS client obeys `AWS_ENDPOINT_URL`, `AWS_REGION` and the standard
-    /// credential chain.
+    /// AWS Secrets Manager: stage AWSCURRENT, and AWSPENDING and AWSPREVIOUS while Cosmos refuses that. The AWS client obeys
+    /// `AWS_ENDPOINT_URL`, `AWS_REGION` and the standard credential chain.
     AwsSecretsManager {
         /// The secret's name or ARN.
         secret_id: String,
-        /// The member of the secret's JSON object that holds the key.
+        /// The member of the secret's JSON object that holds the key. The account's other key (`secondaryMasterKey` beside
+        /// `primaryMasterKey`) is tried when Cosmos refuses it.
         field: String,
+        /// How often it is read again, beside whenever Cosmos refuses the key (default 5m).
+        #[serde(default, with = "humantime_serde")]
+        #[schemars(with = "Option<String>")]
+        refresh: Option<Duration>,
     },
 }
 

@@ -1,12 +1,12 @@
 //! The account key: the one secret that can make every other, so it is kept as short a way as it can be.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use zeroize::Zeroizing;
 
-use super::secrets_manager::{SecretsManager, SecretsManagerError};
+use super::secrets_manager::{SecretsManager, SecretsManagerError, Stage};
 use crate::secret::Secret;
 
 /// The decoded key of a Cosmos account (primary or secondary); wiped on drop, never printed.
@@ -52,7 +52,7 @@ pub struct NotAKey;
 /// Where the account key comes from. It never stands in the configuration itself.
 #[derive(Clone, Debug)]
 pub enum KeySource {
-    /// A file, read again whenever the key is wanted anew, so that a mounted secret can be rotated under a running gateway.
+    /// A file, watched, so that a mounted secret can be rotated under a running gateway.
     File {
         /// The file.
         path: PathBuf,
@@ -68,13 +68,53 @@ pub enum KeySource {
         /// The member that holds the key when the value is JSON.
         field: Option<String>,
     },
-    /// AWS Secrets Manager, the version staged `AWSCURRENT`.
+    /// AWS Secrets Manager: the version staged `AWSCURRENT`, and the others when Cosmos refuses what is in that.
     AwsSecretsManager {
         /// The secret's name or ARN.
         secret_id: String,
         /// The member that holds the key; the secret is JSON.
         field: String,
+        /// How often `AWSCURRENT` is read again, about.
+        refresh: Duration,
     },
+}
+
+/// Where in its source a key stands. Nothing here is derived from the key itself.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Position {
+    /// The label of the secret's version, in AWS Secrets Manager.
+    pub stage: Option<Stage>,
+    /// The id of that version.
+    pub version: Option<Arc<str>>,
+    /// The member of the JSON object.
+    pub field: Option<Arc<str>>,
+}
+
+/// For messages: `AWSPENDING, field secondaryMasterKey`.
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.stage, &self.field) {
+            (Some(stage), Some(field)) => write!(f, "{}, field {field}", stage.as_str()),
+            (None, Some(field)) => write!(f, "field {field}"),
+            _ => f.write_str("the key itself"),
+        }
+    }
+}
+
+/// A key, and where it was found.
+#[derive(Clone, Debug)]
+pub(super) struct Found {
+    pub(super) key: Arc<AccountKey>,
+    pub(super) at: Position,
+}
+
+/// How far a source is searched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Search {
+    /// Where the key belongs.
+    Usual,
+    /// Wherever a key may stand that Cosmos takes in the middle of a rotation.
+    Everywhere,
 }
 
 impl KeySource {
@@ -87,24 +127,60 @@ impl KeySource {
         }
     }
 
-    /// Reads the key as it stands there now.
-    pub(super) async fn read(&self, secrets_manager: &SecretsManager) -> Result<AccountKey, KeyError> {
-        let (text, field) = match self {
+    /// How often it is read again even though nothing says that it changed; `None` where it cannot change.
+    pub(super) fn refresh(&self) -> Option<Duration> {
+        match self {
+            // Some file systems tell a watch nothing of what others write.
+            Self::File { .. } => Some(Duration::from_secs(60)),
+            Self::Env { .. } => None,
+            Self::AwsSecretsManager { refresh, .. } => Some(*refresh),
+        }
+    }
+
+    /// The keys that stand there now, the likeliest first, and never none.
+    ///
+    /// The account takes two keys, and a rotation replaces one of them. Next to the configured field is therefore its
+    /// counterpart of the same version, which the rotation left alone. Then comes the version that a rotation under way is
+    /// about to put in force (`AWSPENDING`): Cosmos makes the new key, so it takes that before Secrets Manager calls it
+    /// current. Last is the version before the current one, for an account that lags behind the end of a rotation.
+    pub(super) async fn read(&self, aws: &SecretsManager, search: Search) -> Result<Vec<Found>, KeyError> {
+        match self {
             Self::File { path, field } => {
                 let text = tokio::fs::read_to_string(path).await;
                 let text = text.map_err(|error| KeyError::Unreadable { path: path.clone(), reason: error.kind() })?;
-                (Zeroizing::new(text), field.as_deref())
+                self.keys(&Zeroizing::new(text), field.as_deref(), &Position::default())
             }
-            Self::Env { value, field, .. } => (Zeroizing::new(value.expose().to_owned()), field.as_deref()),
-            Self::AwsSecretsManager { secret_id, field } => {
-                (secrets_manager.current(secret_id).await?, Some(field.as_str()))
+            Self::Env { value, field, .. } => self.keys(value.expose(), field.as_deref(), &Position::default()),
+            Self::AwsSecretsManager { secret_id, field, .. } => {
+                let stage = async |stage| {
+                    let version = aws.version(secret_id, stage).await?;
+                    let at = Position { stage: Some(stage), version: version.id, field: None };
+                    self.keys(version.text.expose(), Some(field), &at)
+                };
+                if search == Search::Usual {
+                    return stage(Stage::Current).await;
+                }
+                let (current, pending, previous) =
+                    tokio::join!(stage(Stage::Current), stage(Stage::Pending), stage(Stage::Previous));
+                // There is not always a rotation under way, nor always a version before.
+                let others = [pending, previous].into_iter().flatten().flatten();
+                Ok(current?.into_iter().chain(others).collect())
             }
+        }
+    }
+
+    /// The key in `text` and, beside it, its counterpart.
+    fn keys(&self, text: &str, field: Option<&str>, at: &Position) -> Result<Vec<Found>, KeyError> {
+        let found = |field: Option<&str>, text: &str| {
+            let key = AccountKey::from_base64(text).map_err(|NotAKey| KeyError::NotAKey { place: self.to_string() })?;
+            Ok::<_, KeyError>(Found { key: Arc::new(key), at: Position { field: field.map(Into::into), ..at.clone() } })
         };
-        let key = match field {
-            Some(field) => self.member(&text, field)?,
-            None => text,
-        };
-        AccountKey::from_base64(&key).map_err(|NotAKey| KeyError::NotAKey { place: self.to_string() })
+        let Some(field) = field else { return Ok(vec![found(None, text)?]) };
+        let first = found(Some(field), &self.member(text, field)?)?;
+        let other = counterpart(field)
+            .and_then(|other| found(Some(&other), &self.member(text, &other).ok()?).ok())
+            .filter(|other| !other.key.matches(&first.key));
+        Ok(std::iter::once(first).chain(other).collect())
     }
 
     /// The string member called `field` of the JSON object `text`. Other members are skipped over, not copied.
@@ -116,6 +192,16 @@ impl KeySource {
             .map(Zeroizing::new)
             .ok_or_else(|| KeyError::NoSuchField { place: self.to_string(), field: field.to_owned() })
     }
+}
+
+/// The field of the account's other key: `secondaryMasterKey` for `primaryMasterKey`, as Azure calls them, and whatever
+/// else differs in that word.
+fn counterpart(field: &str) -> Option<String> {
+    let words = [("primary", "secondary"), ("Primary", "Secondary"), ("PRIMARY", "SECONDARY")];
+    words
+        .iter()
+        .flat_map(|&(one, other)| [(one, other), (other, one)])
+        .find_map(|(word, other)| field.contains(word).then(|| field.replacen(word, other, 1)))
 }
 
 /// Where, for messages: `file /etc/key`.
@@ -174,8 +260,9 @@ mod tests {
         KeySource::Env { variable: "KEY".into(), value, field: field.map(str::to_owned) }
     }
 
-    async fn read(source: &KeySource) -> Result<AccountKey, KeyError> {
-        source.read(&SecretsManager::default()).await
+    async fn read(source: &KeySource) -> Result<Arc<AccountKey>, KeyError> {
+        let found = source.read(&SecretsManager::default(), Search::Everywhere).await?;
+        Ok(Arc::clone(&found[0].key))
     }
 
     #[tokio::test]
@@ -184,6 +271,20 @@ mod tests {
         assert!(read(&env("c2VjcmV0\n", None)).await.unwrap().matches(&key));
         let json = r#"{"other": {"a": 1}, "primaryMasterKey": "c2VjcmV0"}"#;
         assert!(read(&env(json, Some("primaryMasterKey"))).await.unwrap().matches(&key));
+    }
+
+    #[tokio::test]
+    async fn the_accounts_other_key_stands_behind_the_configured_one() {
+        let fields = async |json: &str, field: &str| {
+            let found = env(json, Some(field)).read(&SecretsManager::default(), Search::Usual).await.unwrap();
+            found.into_iter().map(|found| found.at.field.unwrap().to_string()).collect::<Vec<_>>()
+        };
+        let both = r#"{"primaryMasterKey": "b25l", "secondaryMasterKey": "dHdv", "primaryReadonlyMasterKey": "cm8="}"#;
+        assert_eq!(fields(both, "primaryMasterKey").await, ["primaryMasterKey", "secondaryMasterKey"]);
+        assert_eq!(fields(both, "secondaryMasterKey").await, ["secondaryMasterKey", "primaryMasterKey"]);
+        assert_eq!(fields(r#"{"primary": "b25l", "secondary": "b25l"}"#, "primary").await, ["primary"], "the same key");
+        assert_eq!(fields(r#"{"primary": "b25l", "secondary": "!"}"#, "primary").await, ["primary"], "no key");
+        assert_eq!(fields(r#"{"key": "b25l", "secondary": "dHdv"}"#, "key").await, ["key"]);
     }
 
     #[tokio::test]

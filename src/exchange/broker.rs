@@ -12,6 +12,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use moka::{future::Cache, ops::compute::Op, policy::EvictionPolicy};
+use tokio::time::Instant;
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
     task::TaskTracker,
@@ -19,7 +20,7 @@ use tokio_util::{
 use url::Url;
 
 use super::{
-    AccountKey, ExchangeError, KeySource, KeyStatus, ResourceToken,
+    AccountKey, ExchangeError, KeyError, KeySource, KeyStatus, ResourceToken,
     keyring::Keyring,
     permission::{Minted, PermissionClient},
     scope::TokenScope,
@@ -77,7 +78,7 @@ pub struct BrokerStatus {
     pub cached_tokens: u64,
     /// Tokens minted since the start.
     pub mints: u64,
-    /// The last mint that failed.
+    /// The last mint, if it failed.
     pub last_error: Option<MintTrouble>,
 }
 
@@ -122,11 +123,15 @@ impl Broker {
             let mint = Arc::clone(&mint);
             Box::pin(async move {
                 let keyring = &mint.client.keyring;
-                let key = match refused.map(|refused| AccountKey::from_base64(refused.expose())) {
-                    Some(refused) => keyring.refresh(&refused?).await?,
-                    None => keyring.current().await?,
+                let refused = refused.map(|refused| AccountKey::from_base64(refused.expose())).transpose()?;
+                let another = match refused {
+                    Some(refused) => keyring.another(&refused, Instant::now()).await,
+                    None => None,
                 };
-                Ok(key.to_base64())
+                match another {
+                    Some(key) => Ok(key.to_base64()),
+                    None => Ok(keyring.current().await?.to_base64()),
+                }
             })
         }
     }
@@ -177,6 +182,16 @@ impl Broker {
         self.mint.mint_unless(&scope, activity, quick_remints, is_newer).await
     }
 
+    /// Reads the account key's source now. What cannot be read leaves the key in use.
+    pub async fn reload_key(&self) -> Result<(), KeyError> {
+        self.mint.client.keyring.reload().await
+    }
+
+    /// Keeps the account key up to date, until dropped.
+    pub async fn keep_fresh(&self) {
+        self.mint.client.keyring.keep_fresh().await;
+    }
+
     /// Tokens minted since the start.
     pub fn mints(&self) -> u64 {
         self.mint.mints.load(Ordering::Relaxed)
@@ -221,13 +236,23 @@ fn is_usable(token: &ResourceToken, now: Timestamp) -> bool {
     now < token.expires.minus(MARGIN)
 }
 
+/// A mint that failed, for those who ask for the same a moment later.
+#[derive(Clone, Debug)]
+struct Failure {
+    /// By the running clock.
+    at: Duration,
+    /// The keyring's count then: another key since may do what that one could not.
+    turns: u64,
+    error: ExchangeError,
+}
+
 /// The cache and what fills it, shared with the renewals.
 #[derive(Debug)]
 struct Mint {
     client: PermissionClient,
     clock: Clock,
     tokens: Cache<TokenScope, Arc<ResourceToken>>,
-    failures: Cache<TokenScope, MintTrouble>,
+    failures: Cache<TokenScope, Failure>,
     mints: AtomicU64,
     trouble: ArcSwapOption<MintTrouble>,
 }
@@ -259,18 +284,25 @@ impl Mint {
         activity: &str,
         quick_remints: u32,
     ) -> Result<Arc<ResourceToken>, ExchangeError> {
+        let turns = self.client.keyring.turns();
         if let Some(failure) = self.failures.get(scope).await
-            && self.clock.now().since(failure.at) < FAILURE_HOLDS
+            && self.clock.running().saturating_sub(failure.at) < FAILURE_HOLDS
+            && failure.turns == turns
         {
             return Err(failure.error);
         }
         let id = scope.id();
         match self.client.mint(scope, &id, activity).await {
-            Ok(minted) => Ok(Arc::new(self.token(scope, id, minted, quick_remints))),
+            Ok(minted) => {
+                self.trouble.store(None);
+                Ok(Arc::new(self.token(scope, id, minted, quick_remints)))
+            }
             Err(error) => {
                 let trouble = MintTrouble { at: self.clock.now(), error: error.clone() };
-                self.trouble.store(Some(Arc::new(trouble.clone())));
-                self.failures.insert(scope.clone(), trouble).await;
+                self.trouble.store(Some(Arc::new(trouble)));
+                let turns = self.client.keyring.turns();
+                let failure = Failure { at: self.clock.running(), turns, error: error.clone() };
+                self.failures.insert(scope.clone(), failure).await;
                 Err(error)
             }
         }

@@ -26,12 +26,13 @@ pub(crate) mod scripted;
 mod secrets_manager;
 mod signature;
 mod token;
+mod watch;
 
-pub use account_key::{AccountKey, KeyError, KeySource, NotAKey};
+pub use account_key::{AccountKey, KeyError, KeySource, NotAKey, Position};
 pub use broker::{Broker, BrokerStatus, Config, MintTrouble};
 pub use error::ExchangeError;
 pub use keyring::{KeyStatus, KeyTrouble};
 pub use scope::{Holder, TokenScope};
-pub use secrets_manager::SecretsManagerError;
+pub use secrets_manager::{SecretsManagerError, Stage};
 pub use signature::ToSign;
 pub use token::ResourceToken;

@@ -191,8 +191,8 @@ impl Mint<'_> {
         Call { method, resource_type: "permissions", path, link, body }
     }
 
-    /// Sends `call` until it has an answer that is about the call: waits out what passes, and signs once more with the key
-    /// in the source when Cosmos refuses the one at hand.
+    /// Sends `call` until it has an answer that is about the call: waits out what passes, and signs with another key when
+    /// Cosmos refuses the one at hand.
     async fn send(&self, call: &Call) -> Result<(Timestamp, Response<Bytes>), ExchangeError> {
         let mut key = self.client.keyring.current().await?;
         let mut repeats = 0;
@@ -204,15 +204,16 @@ impl Mint<'_> {
             let again = repeats < REPEATS;
             match sent {
                 Ok(answer) if answer.status() == StatusCode::UNAUTHORIZED => {
-                    let other = self.client.keyring.refresh(&key).await?;
-                    if !again || other.matches(&key) {
-                        return Err(refused(&answer));
-                    }
-                    key = other;
+                    let another = self.client.keyring.another(&key, self.deadline).await;
+                    key = another.ok_or_else(|| refused(&answer))?;
+                    continue;
                 }
                 Ok(answer) if answer.status() == StatusCode::FORBIDDEN => return Err(refused(&answer)),
                 Ok(answer) => match passing(&answer, repeats) {
-                    None => return Ok((asked, answer)),
+                    None => {
+                        self.client.keyring.accepted(&key).await;
+                        return Ok((asked, answer));
+                    }
                     Some(wait) if again && self.wait(wait).await => {}
                     Some(wait) => return Err(gave_up(&answer, wait)),
                 },

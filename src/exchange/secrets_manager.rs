@@ -1,6 +1,6 @@
-//! AWS Secrets Manager, asked for the current version of one secret.
+//! AWS Secrets Manager, asked for one version of one secret.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use aws_config::{BehaviorVersion, timeout::TimeoutConfig};
 use aws_sdk_secretsmanager::{
@@ -10,12 +10,40 @@ use aws_sdk_secretsmanager::{
 };
 use futures_util::FutureExt as _;
 use tokio::sync::OnceCell;
-use zeroize::Zeroizing;
 
-/// The stage that a rotation moves to the new version once that version works.
-const CURRENT: &str = "AWSCURRENT";
+use crate::secret::Secret;
+
+/// A label that AWS puts on a version of a secret, and moves as a rotation goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// `AWSCURRENT`: the version in force.
+    Current,
+    /// `AWSPENDING`: the version that a rotation under way has written and not yet put in force.
+    Pending,
+    /// `AWSPREVIOUS`: the version that was in force before.
+    Previous,
+}
+
+impl Stage {
+    /// AWS' word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Current => "AWSCURRENT",
+            Self::Pending => "AWSPENDING",
+            Self::Previous => "AWSPREVIOUS",
+        }
+    }
+}
+
+/// A version of a secret.
+#[derive(Debug)]
+pub(super) struct Version {
+    pub(super) text: Secret,
+    pub(super) id: Option<Arc<str>>,
+}
+
 /// How long one question may take, with the SDK's own retries in it.
-const DEADLINE: Duration = Duration::from_secs(8);
+const DEADLINE: Duration = Duration::from_secs(4);
 
 /// A client made at its first use, since making one may already ask the network (instance metadata) for credentials.
 #[derive(Debug, Default)]
@@ -24,21 +52,30 @@ pub(super) struct SecretsManager {
 }
 
 impl SecretsManager {
-    /// The text of the version staged `AWSCURRENT`. The stage is always named: a secret's default is the same today, and
-    /// a reader should not have to know.
-    pub(super) async fn current(&self, secret_id: &str) -> Result<Zeroizing<String>, SecretsManagerError> {
+    /// The version that is staged so now. The stage is always named: a secret's default is `AWSCURRENT`, and a reader should
+    /// not have to know.
+    pub(super) async fn version(&self, secret_id: &str, stage: Stage) -> Result<Version, SecretsManagerError> {
         // Boxed and erased: the SDK's futures are nested deeper than the compiler follows inside ours.
         let client = self.client.get_or_init(|| connect().boxed()).await;
-        let question = client.get_secret_value().secret_id(secret_id).version_stage(CURRENT);
+        let question = client.get_secret_value().secret_id(secret_id).version_stage(stage.as_str());
         let answer = question.send().boxed().await;
-        let answer = answer.map_err(|error| SecretsManagerError::from_sdk(secret_id, &error))?;
-        let refuse = || SecretsManagerError::NotText { secret_id: secret_id.to_owned() };
-        answer.secret_string.map(Zeroizing::new).ok_or_else(refuse)
+        let answer = answer.map_err(|error| SecretsManagerError::from_sdk(secret_id, stage, &error))?;
+        let text =
+            answer.secret_string.ok_or_else(|| SecretsManagerError::NotText { secret_id: secret_id.to_owned() })?;
+        Ok(Version { text: Secret::new(text), id: answer.version_id.map(Into::into) })
     }
 
+    /// A client of a server that stands in for AWS.
     #[cfg(test)]
-    fn with_client(client: Client) -> Self {
-        Self { client: OnceCell::new_with(Some(client)) }
+    pub(super) fn of(server: &super::scripted::Scripted) -> Self {
+        use aws_sdk_secretsmanager::config::{Config, Credentials, Region};
+        let config = Config::builder()
+            .behavior_version(BehaviorVersion::v2026_01_12())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(server.url().as_str())
+            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
+            .build();
+        Self { client: OnceCell::new_with(Some(Client::from_conf(config))) }
     }
 }
 
@@ -53,10 +90,12 @@ async fn connect() -> Client {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SecretsManagerError {
     /// `ResourceNotFoundException`
-    #[error("there is no secret {secret_id} in this account and region, or it has no version staged {CURRENT}")]
+    #[error("there is no secret {secret_id} in this account and region, or it has no version staged {}", stage.as_str())]
     NotFound {
         /// The secret.
         secret_id: String,
+        /// The stage asked for.
+        stage: Stage,
     },
     /// `AccessDeniedException`, or credentials that AWS does not accept.
     #[error("AWS refuses to show secret {secret_id} ({code}); allow secretsmanager:GetSecretValue on it")]
@@ -97,14 +136,17 @@ pub enum SecretsManagerError {
 }
 
 impl SecretsManagerError {
-    fn from_sdk<R: std::fmt::Debug + 'static>(secret_id: &str, error: &SdkError<GetSecretValueError, R>) -> Self {
+    fn from_sdk<R>(secret_id: &str, stage: Stage, error: &SdkError<GetSecretValueError, R>) -> Self
+    where
+        R: std::fmt::Debug + 'static,
+    {
         let secret_id = secret_id.to_owned();
         let Some(refusal) = error.as_service_error() else {
             return Self::Unreachable { secret_id, reason: causes(error) };
         };
         let code = refusal.code().unwrap_or("unknown");
         match code {
-            "ResourceNotFoundException" => Self::NotFound { secret_id },
+            "ResourceNotFoundException" => Self::NotFound { secret_id, stage },
             "DecryptionFailure" => Self::Undecryptable { secret_id },
             "AccessDeniedException"
             | "UnrecognizedClientException"
@@ -123,32 +165,23 @@ fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 
 #[cfg(test)]
 mod tests {
-    use aws_sdk_secretsmanager::config::{Config, Credentials, Region};
     use http::StatusCode;
 
     use super::*;
     use crate::exchange::scripted::{Reply, Scripted};
 
-    fn secrets_manager(server: &Scripted) -> SecretsManager {
-        let config = Config::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("us-east-1"))
-            .endpoint_url(server.url().as_str())
-            .credentials_provider(Credentials::new("id", "secret", None, None, "test"))
-            .build();
-        SecretsManager::with_client(Client::from_conf(config))
-    }
-
     #[tokio::test]
-    async fn the_current_version_is_named_in_the_question() {
+    async fn the_stage_is_named_in_the_question() {
         let server = Scripted::start(|request| {
             assert_eq!(request.headers["x-amz-target"], "secretsmanager.GetSecretValue");
             let question: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
-            assert_eq!(question, serde_json::json!({"SecretId": "prod/cosmos", "VersionStage": "AWSCURRENT"}));
-            Reply::new(StatusCode::OK).body(r#"{"SecretString": "text"}"#)
+            assert_eq!(question, serde_json::json!({"SecretId": "prod/cosmos", "VersionStage": "AWSPENDING"}));
+            Reply::new(StatusCode::OK).body(r#"{"SecretString": "text", "VersionId": "v-2"}"#)
         });
         let server = server.await;
-        assert_eq!(*secrets_manager(&server).current("prod/cosmos").await.unwrap(), "text");
+        let version = SecretsManager::of(&server).version("prod/cosmos", Stage::Pending).await.unwrap();
+        assert_eq!((version.text.expose(), version.id.as_deref()), ("text", Some("v-2")));
+        assert!(!format!("{version:?}").contains("text:\"") && format!("{version:?}").contains("redacted"));
     }
 
     #[tokio::test]
@@ -156,9 +189,10 @@ mod tests {
         let refused = async |code: &'static str| {
             let body = format!(r#"{{"__type": "{code}", "message": "no"}}"#);
             let server = Scripted::start(move |_| Reply::new(StatusCode::BAD_REQUEST).body(body.clone())).await;
-            secrets_manager(&server).current("s").await.unwrap_err()
+            SecretsManager::of(&server).version("s", Stage::Current).await.unwrap_err()
         };
-        assert_eq!(refused("ResourceNotFoundException").await, SecretsManagerError::NotFound { secret_id: "s".into() });
+        let absent = SecretsManagerError::NotFound { secret_id: "s".into(), stage: Stage::Current };
+        assert_eq!(refused("ResourceNotFoundException").await, absent);
         assert_eq!(refused("DecryptionFailure").await, SecretsManagerError::Undecryptable { secret_id: "s".into() });
         let code = "AccessDeniedException".to_owned();
         assert_eq!(refused("AccessDeniedException").await, SecretsManagerError::Denied { secret_id: "s".into(), code });
@@ -172,7 +206,7 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_cannot_be_read_does_not_end_up_in_the_message() {
         let server = Scripted::start(|_| Reply::new(StatusCode::OK).body(r#"{"SecretString": "hunter2", "#)).await;
-        let error = secrets_manager(&server).current("s").await.unwrap_err();
+        let error = SecretsManager::of(&server).version("s", Stage::Current).await.unwrap_err();
         assert!(matches!(error, SecretsManagerError::Refused { .. }), "{error}");
         assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
     }

@@ -47,11 +47,13 @@ pub(super) fn routes(desk: Desk) -> Router {
 }
 
 impl Desk {
-    /// Reads policies and certificates again; what cannot be used leaves the running one in place. Says whether all could.
-    /// Reading blocks on files and on git, so it is done away from the runtime.
+    /// Reads policies, certificates and the account key again; what cannot be used leaves the running one in place. Says
+    /// whether all could. Reading files blocks, and git too, so that is done away from the runtime.
     pub(super) async fn reload(&self) -> bool {
         let desk = self.clone();
-        tokio::task::spawn_blocking(move || desk.read_again()).await.unwrap_or(false)
+        let files = tokio::task::spawn_blocking(move || desk.read_again());
+        let (files, key) = tokio::join!(files, self.gateway.rooms.broker.reload_key());
+        files.unwrap_or(false) && key.is_ok()
     }
 
     fn read_again(&self) -> bool {

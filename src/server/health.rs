@@ -75,14 +75,16 @@ impl Desk {
         Dependency { name: "policy".into(), condition, since: Some(since.rfc3339()), error }
     }
 
-    /// Tokens that are at hand keep working while none can be minted.
+    /// Tokens that are at hand keep working while none can be minted, and a key that is at hand while its source is away.
     async fn credential(&self) -> Dependency {
-        let trouble = self.gateway.rooms.broker.status().await.last_error;
+        let status = self.gateway.rooms.broker.status().await;
+        let mint = status.last_error.map(|trouble| (trouble.at, trouble.error.to_string()));
+        let trouble = mint.or_else(|| status.key.last_error.map(|trouble| (trouble.at, trouble.error.to_string())));
         Dependency {
             name: "credential".into(),
             condition: if trouble.is_some() { Condition::Degraded } else { Condition::Ok },
-            since: trouble.as_ref().map(|trouble| trouble.at.rfc3339()),
-            error: trouble.map(|trouble| trouble.error.to_string()),
+            since: trouble.as_ref().map(|(at, _)| at.rfc3339()),
+            error: trouble.map(|(_, error)| error),
         }
     }
 

@@ -209,7 +209,7 @@ impl Server {
         }
     }
 
-    /// Reads policies and certificates again; what cannot be used leaves the running one in place.
+    /// Reads policies, certificates and the account key again; what cannot be used leaves the running one in place.
     pub async fn reload(&self) {
         self.desk().reload().await;
     }
@@ -225,10 +225,15 @@ impl Server {
         }
     }
 
-    /// What runs beside the requests: key sets, revocations, policy files, certificates.
+    /// What runs beside the requests: key sets, revocations, the account key, policy files, certificates.
     async fn keep_fresh(&self) {
         let desk = self.desk();
         let rooms = &self.gateway.rooms;
-        tokio::join!(rooms.identity.keep_fresh(), rooms.revocations.keep_synced(), desk.watch(WATCH));
+        tokio::join!(
+            rooms.identity.keep_fresh(),
+            rooms.revocations.keep_synced(),
+            rooms.broker.keep_fresh(),
+            desk.watch(WATCH)
+        );
     }
 }

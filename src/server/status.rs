@@ -3,7 +3,13 @@
 use serde_json::{Value, json};
 
 use super::admin::Desk;
-use crate::{clock::Timestamp, exchange::BrokerStatus, identity::IssuerStatus, policy::PolicyStatus, revocation};
+use crate::{
+    clock::Timestamp,
+    exchange::{BrokerStatus, Stage},
+    identity::IssuerStatus,
+    policy::PolicyStatus,
+    revocation,
+};
 
 impl Desk {
     /// Version, configuration, policies, issuers and credential.
@@ -67,15 +73,22 @@ fn revocations(status: &revocation::Status) -> Value {
 }
 
 fn credential(broker: &BrokerStatus) -> Value {
+    let position = broker.key.position.as_ref();
     json!({
         "kind": "resource_token",
         "enforced_by": "cosmos",
         "account_key": {
             "source": broker.key.source,
+            "stage": position.and_then(|position| position.stage).map(Stage::as_str),
+            "version": position.and_then(|position| position.version.as_deref()),
+            "field": position.and_then(|position| position.field.as_deref()),
+            "refused": broker.key.exhausted,
+            "read": broker.key.read.map(Timestamp::rfc3339),
             "since": broker.key.since.map(Timestamp::rfc3339),
             "error": broker.key.last_error.as_ref().map(|trouble| trouble.error.to_string()),
         },
         "cached_tokens": broker.cached_tokens,
         "mints": broker.mints,
+        "error": broker.last_error.as_ref().map(|trouble| trouble.error.to_string()),
     })
 }

@@ -2,12 +2,13 @@
 
 use std::fs;
 
+use serde_json::{Value, json};
 use stepgate::dev::{
-    cosmos::{Effect, Fault},
+    cosmos::{Effect, Fault, Which},
     issuer::Rotation,
 };
 
-use crate::rig::Rig;
+use crate::rig::{ADMIN_TOKEN, Rig, soon};
 
 const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
 const DROP_OLD: Rotation = Rotation { algorithm: None, drop_old: true };
@@ -21,6 +22,15 @@ impl Rig {
     fn rotate_account_key(&self) {
         let key = self.cosmos().rotate_key().unwrap();
         fs::write(self.file("config/emulator-account-key"), key.expose()).unwrap();
+    }
+
+    async fn status(&self) -> Value {
+        serde_json::from_str(&self.admin("GET", "/status", None).await.1).unwrap()
+    }
+
+    /// How often Cosmos has refused an account key.
+    fn refused_signatures(&self) -> usize {
+        self.cosmos().recorded().iter().filter(|request| request.status == 401).count()
     }
 }
 
@@ -91,7 +101,7 @@ async fn no_good_token_is_refused_while_the_issuer_rotates() {
         for _ in 0..10 {
             rig.issuer().rotate(Rotation::default()).unwrap();
             let fetched = rig.issuer().stats().jwks;
-            crate::rig::soon(async || {
+            soon(async || {
                 rig.reads().await;
                 (rig.issuer().stats().jwks > fetched).then_some(())
             })
@@ -145,4 +155,66 @@ async fn an_account_key_that_is_not_there_yet_is_a_503_until_it_is() {
     rig.task("fulfilment", "GET", ITEM).send().await.refused(503, "credential.unavailable");
     let (_, metrics) = rig.admin("GET", "/status", None).await;
     assert!(!metrics.contains(key.expose()));
+}
+
+#[tokio::test]
+async fn a_request_waits_out_the_gap_between_the_account_and_the_source_of_its_key() {
+    let rig = Rig::start().await;
+    rig.reads().await;
+    let key = rig.cosmos().rotate_key().unwrap();
+    let source = async {
+        soon(async || (rig.refused_signatures() > 0).then_some(())).await;
+        fs::write(rig.file("config/emulator-account-key"), key.expose()).unwrap();
+    };
+    tokio::join!(rig.reads(), rig.reads(), source);
+    assert_eq!(rig.mints(), 2, "one before, one after");
+}
+
+/// What Azure lists, kept in one secret: a rotation replaces one of the two.
+#[tokio::test]
+async fn the_other_key_of_the_secret_carries_on_when_one_is_replaced() {
+    let rig = Rig::with(|raw| {
+        let account_key = json!({"kind": "file", "path": "emulator-account-key", "field": "primaryMasterKey"});
+        raw.cosmos.credential =
+            serde_json::from_value(json!({"kind": "resource_token", "account_key": account_key})).unwrap();
+    });
+    let rig = rig.await;
+    rig.task("fulfilment", "GET", ITEM).send().await.refused(503, "credential.unavailable");
+    let store = || {
+        let [primary, secondary] = rig.cosmos().keys();
+        let keys = json!({"primaryMasterKey": primary.expose(), "secondaryMasterKey": secondary.expose()});
+        fs::write(rig.file("config/emulator-account-key"), keys.to_string()).unwrap();
+    };
+    let in_use = async |field: &str| {
+        soon(async || (rig.status().await["credential"]["account_key"]["field"] == field).then_some(())).await;
+    };
+    store();
+    in_use("primaryMasterKey").await;
+    rig.reads().await;
+
+    rig.cosmos().rotate(Which::Primary).unwrap();
+    rig.reads().await;
+    in_use("secondaryMasterKey").await;
+    store();
+    in_use("primaryMasterKey").await;
+    rig.cosmos().rotate(Which::Secondary).unwrap();
+    rig.reads().await;
+}
+
+#[tokio::test]
+async fn a_reload_reads_the_account_key_and_says_when_it_cannot() {
+    let rig = Rig::start().await;
+    rig.reads().await;
+    let reload = async || rig.admin("POST", "/reload", Some(ADMIN_TOKEN)).await.0;
+    assert_eq!(reload().await, 200);
+    let file = rig.file("config/emulator-account-key");
+    let key = fs::read(&file).unwrap();
+    fs::remove_file(&file).unwrap();
+    assert_eq!(reload().await, 422);
+    let (code, ready) = rig.admin("GET", "/readyz", None).await;
+    assert_eq!(code, 200);
+    assert!(ready.contains("degraded") && ready.contains("emulator-account-key"), "{ready}");
+    rig.reads().await;
+    fs::write(&file, key).unwrap();
+    soon(async || rig.admin("GET", "/readyz", None).await.1.contains("\"ready\"").then_some(())).await;
 }

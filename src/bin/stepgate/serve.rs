@@ -16,7 +16,7 @@ use crate::{Format, exit};
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  stepgate serve --config /etc/stepgate/stepgate.yaml\n\n\
     Exits with 4 when the configuration or the policies have errors, with 1 when it cannot start.\n\
-    SIGTERM and SIGINT drain and stop; SIGHUP reloads policies and certificates.\n\
+    SIGTERM and SIGINT drain and stop; SIGHUP reloads policies, certificates and the account key.\n\
     The log goes to standard error; STEPGATE_LOG sets its level (default info).")]
 pub(crate) struct Args {
     /// The configuration file.

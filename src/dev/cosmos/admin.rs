@@ -1,4 +1,4 @@
-//! The paths that exist only here, below `/_stepgate/`: faults, the clock, the record. They need no authorization, since
+//! The paths that exist only here, below `/_stepgate/`: faults, the clock, the record, the keys. They need no authorization, since
 //! the stand-in has nothing to protect.
 
 use std::time::Duration;
@@ -42,6 +42,10 @@ pub(super) fn answer(cosmos: &Cosmos, method: &Method, path: &str, body: &[u8]) 
                 .collect();
             fine(&json!({ "requests": cosmos.recorded(), "mints": mints }))
         }
+        ("GET", "keys") => {
+            let [primary, secondary] = cosmos.keys();
+            fine(&json!({ "primaryMasterKey": primary.expose(), "secondaryMasterKey": secondary.expose() }))
+        }
         ("POST", "clock") => match (serde_json::from_slice::<Advance>(body), &cosmos.0.clock) {
             (Ok(Advance { advance_s }), Clock::Manual(clock)) => {
                 clock.advance(Duration::from_secs(advance_s));
@@ -50,7 +54,7 @@ pub(super) fn answer(cosmos: &Cosmos, method: &Method, path: &str, body: &[u8]) 
             (Ok(_), Clock::System) => refuse(StatusCode::CONFLICT, "the clock is the system's and cannot be moved"),
             (Err(error), _) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
         },
-        _ => refuse(StatusCode::NOT_FOUND, "there are GET, POST, DELETE faults; POST clock; GET requests"),
+        _ => refuse(StatusCode::NOT_FOUND, "there are GET, POST, DELETE faults; POST clock; GET requests; GET keys"),
     }
 }
 
@@ -64,7 +68,7 @@ fn obey(cosmos: &Cosmos, order: Order) -> Response<Bytes> {
             cosmos.expire_tokens();
             fine(&json!({}))
         }
-        Order::RotateKey => match cosmos.rotate_key() {
+        Order::RotateKey(which) => match cosmos.rotate(which) {
             Ok(key) => fine(&json!({ "account_key": key.expose() })),
             Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },

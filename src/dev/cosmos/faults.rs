@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    keyring::Which,
     refusal::error_answer,
     request::{Asked, Operation, Target, header},
 };
@@ -184,7 +185,7 @@ impl Effect {
 pub(super) enum Order {
     Fault(Fault),
     ExpireTokens,
-    RotateKey,
+    RotateKey(Which),
 }
 
 /// That body, as written.
@@ -201,6 +202,8 @@ pub(super) struct RawOrder {
     ms: Option<u64>,
     status: Option<u16>,
     substatus: Option<u32>,
+    #[serde(default)]
+    key: Which,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -228,7 +231,7 @@ impl From<RawOrder> for Order {
             Kind::CutAfterCommit => Effect::CutAfterCommit,
             Kind::Any => Effect::Any { status: raw.status.unwrap_or(500), substatus: raw.substatus },
             Kind::ExpireTokens => return Self::ExpireTokens,
-            Kind::RotateKey => return Self::RotateKey,
+            Kind::RotateKey => return Self::RotateKey(raw.key),
         };
         let Fault { count, .. } = Fault::once(effect);
         let count = raw.count.unwrap_or(count);

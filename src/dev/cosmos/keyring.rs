@@ -54,10 +54,24 @@ struct Payload {
 #[error("the account key is not base64; take the emulator's well-known key or 64 random bytes in base64")]
 pub struct MalformedKey;
 
-/// The account key in force, and those before it.
+/// Which of the account's two keys.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Which {
+    /// The one in the configuration, which signs resource tokens here. (Of Azure's tokens nobody says which does.)
+    #[default]
+    Primary,
+    /// The other. Both sign requests.
+    Secondary,
+}
+
+/// The account keys in force, and those before them.
 pub(super) struct Keyring {
     generation: u64,
     current: hmac::Key,
+    secondary: hmac::Key,
+    /// Both in base64, for whoever lists them.
+    texts: [Secret; 2],
     /// Kept only where tokens survive a rotation; the index is the generation.
     retired: Vec<hmac::Key>,
     tokens_survive: bool,
@@ -67,19 +81,43 @@ pub(super) struct Keyring {
 }
 
 impl Keyring {
-    pub(super) fn new(key: &Secret, tokens_survive: bool) -> Result<Self, MalformedKey> {
-        let current = decode(key)?;
-        Ok(Self { generation: 0, current, retired: Vec::new(), tokens_survive, minted: 0, expired: 0 })
+    pub(super) fn new(key: &Secret, secondary: &Secret, tokens_survive: bool) -> Result<Self, MalformedKey> {
+        Ok(Self {
+            generation: 0,
+            current: decode(key)?,
+            secondary: decode(secondary)?,
+            texts: [key.clone(), secondary.clone()],
+            retired: Vec::new(),
+            tokens_survive,
+            minted: 0,
+            expired: 0,
+        })
     }
 
-    /// Puts `key` in force at once; the old one signs nothing any more.
-    pub(super) fn rotate(&mut self, key: &Secret) -> Result<(), MalformedKey> {
-        let old = std::mem::replace(&mut self.current, decode(key)?);
-        self.generation += 1;
-        if self.tokens_survive {
-            self.retired.push(old);
+    /// Puts `key` in force at once; the one before it signs nothing any more.
+    pub(super) fn rotate(&mut self, which: Which, key: &Secret) -> Result<(), MalformedKey> {
+        let new = decode(key)?;
+        let [primary, secondary] = &mut self.texts;
+        match which {
+            Which::Primary => {
+                *primary = key.clone();
+                let old = std::mem::replace(&mut self.current, new);
+                self.generation += 1;
+                if self.tokens_survive {
+                    self.retired.push(old);
+                }
+            }
+            Which::Secondary => {
+                *secondary = key.clone();
+                self.secondary = new;
+            }
         }
         Ok(())
+    }
+
+    /// The primary and the secondary key, as Azure Resource Manager lists them.
+    pub(super) fn texts(&self) -> [Secret; 2] {
+        self.texts.clone()
     }
 
     /// Declares every token minted so far expired.
@@ -96,7 +134,8 @@ impl Keyring {
         now: Timestamp,
     ) -> Result<(), Refusal> {
         let mac = STANDARD.decode(signature).unwrap_or_default();
-        if hmac::verify(&self.current, string_to_sign.as_bytes(), &mac).is_err() {
+        let is_signed_with = |key| hmac::verify(key, string_to_sign.as_bytes(), &mac).is_ok();
+        if !is_signed_with(&self.current) && !is_signed_with(&self.secondary) {
             return Err(Refusal::BadSignature { string_to_sign });
         }
         check_time(date.as_secs(), date.as_secs().saturating_add(MASTER_SECS), now)
@@ -171,7 +210,7 @@ mod tests {
     }
 
     fn ring(key: &str, survive: bool) -> Keyring {
-        Keyring::new(&Secret::new(key.to_owned()), survive).unwrap()
+        Keyring::new(&Secret::new(key.to_owned()), &Secret::new("b3RoZXI=".into()), survive).unwrap()
     }
 
     #[test]
@@ -265,7 +304,7 @@ mod tests {
         for survive in [false, true] {
             let mut ring = ring(WELL_KNOWN_KEY, survive);
             let token = minted(&mut ring);
-            ring.rotate(&Secret::new(DOCUMENTED.into())).unwrap();
+            ring.rotate(Which::Primary, &Secret::new(DOCUMENTED.into())).unwrap();
             assert_eq!(ring.check_token(&token, now).is_ok(), survive);
             let fresh = minted(&mut ring);
             assert!(ring.check_token(&fresh, now).is_ok());

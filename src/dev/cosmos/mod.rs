@@ -52,7 +52,7 @@ pub use self::{
     config::{Aad, Config, WELL_KNOWN_KEY},
     emulator::EmulatorSetup,
     faults::{Effect, Fault, On},
-    keyring::MalformedKey,
+    keyring::{MalformedKey, Which},
     record::Recorded,
     request::Operation,
 };
@@ -80,6 +80,9 @@ pub enum CosmosSetup {
     /// The client that reads the issuer's keys cannot be made.
     #[error(transparent)]
     Transport(#[from] TransportSetup),
+    /// A second account key cannot be made.
+    #[error(transparent)]
+    Randomness(#[from] NoRandomness),
     /// A seeded container has no partition key, more than three paths, or one that is no path.
     #[error("seeded container {database}/{container}: a partition key is one to three paths such as /tenant")]
     PartitionKey {
@@ -130,7 +133,7 @@ impl Cosmos {
             clock,
             emulator: Emulator::new()?,
             entra: config.aad.map(Entra::new).transpose()?,
-            keyring: Mutex::new(Keyring::new(&config.account_key, config.tokens_survive_rotation)?),
+            keyring: Mutex::new(Keyring::new(&config.account_key, &new_key()?, config.tokens_survive_rotation)?),
             directory: Mutex::default(),
             procedures: Mutex::default(),
             faults: Mutex::default(),
@@ -196,13 +199,21 @@ impl Cosmos {
         self.keyring().expire_tokens();
     }
 
-    /// Puts a new account key in force and gives it; signatures with the old one are refused from now on.
+    /// Puts a new primary key in force and gives it; signatures with the old one are refused from now on.
     pub fn rotate_key(&self) -> Result<Secret, NoRandomness> {
-        let mut bytes = zeroize::Zeroizing::new([0; 64]);
-        aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
-        let key = Secret::new(STANDARD.encode(bytes.as_slice()));
-        self.keyring().rotate(&key).map_err(|MalformedKey| NoRandomness)?;
+        self.rotate(Which::Primary)
+    }
+
+    /// Puts a new key in force and gives it; signatures with the old one are refused from now on.
+    pub fn rotate(&self, which: Which) -> Result<Secret, NoRandomness> {
+        let key = new_key()?;
+        self.keyring().rotate(which, &key).map_err(|MalformedKey| NoRandomness)?;
         Ok(key)
+    }
+
+    /// The primary and the secondary account key.
+    pub fn keys(&self) -> [Secret; 2] {
+        self.keyring().texts()
     }
 
     fn mint(&self, claim: Claim) -> String {
@@ -229,6 +240,13 @@ impl Cosmos {
     fn faults(&self) -> MutexGuard<'_, Faults> {
         lock(&self.0.faults)
     }
+}
+
+/// An account key as Azure makes them: 64 random bytes, in base64.
+fn new_key() -> Result<Secret, NoRandomness> {
+    let mut bytes = zeroize::Zeroizing::new([0; 64]);
+    aws_lc_rs::rand::fill(bytes.as_mut_slice()).map_err(|_| NoRandomness)?;
+    Ok(Secret::new(STANDARD.encode(bytes.as_slice())))
 }
 
 /// No value behind these locks is left half changed by a panic, so a poisoned one is as good as any.

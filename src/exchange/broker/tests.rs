@@ -357,7 +357,7 @@ async fn a_throttled_mint_waits_as_long_as_cosmos_says_or_says_so() {
         _ => account.lock().unwrap().answer(request),
     });
     let server = server.await;
-    let began = tokio::time::Instant::now();
+    let began = Instant::now();
     exchange(&broker(&server).0).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(30));
     assert_eq!(server.seen().len(), 4);
