@@ -26,6 +26,9 @@ pub const REDRIVE: HeaderName = HeaderName::from_static("x-stepgate-redrive");
 /// `x-stepgate-item`: Map.Item.Index.
 pub const ITEM: HeaderName = HeaderName::from_static("x-stepgate-item");
 
+/// `x-stepgate-deadline`: how long the caller waits for the answer.
+pub const DEADLINE: HeaderName = HeaderName::from_static("x-stepgate-deadline");
+
 /// How far the clock of Step Functions may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
@@ -81,9 +84,24 @@ pub enum ContextError {
     /// A header comes twice or is no text (400).
     #[error("the header {0} must come once, as printable text")]
     NotOneText(HeaderName),
+    /// How long the caller waits is no time, or none at all (400).
+    #[error("the header {DEADLINE} must come once, as seconds or with a unit, such as 20, 20s or 1500ms, and not be zero")]
+    Deadline,
     /// The header says one thing and the token another (403).
     #[error("the header {0} contradicts the token")]
     Contradiction(HeaderName),
+}
+
+/// How long the request may take in all: what the caller says, but `most` at the most.
+pub fn patience(headers: &HeaderMap, most: Duration) -> Result<Duration, ContextError> {
+    let mut values = headers.get_all(&DEADLINE).iter();
+    let Some(value) = values.next() else { return Ok(most) };
+    let text = value.to_str().ok().filter(|_| values.next().is_none()).ok_or(ContextError::Deadline)?;
+    let time = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => humantime_serde::re::humantime::parse_duration(text).map_err(|_| ContextError::Deadline)?,
+    };
+    if time.is_zero() { Err(ContextError::Deadline) } else { Ok(time.min(most)) }
 }
 
 /// The execution context that the headers claim.
@@ -208,6 +226,21 @@ mod tests {
         }
         let twice = headers(&[(STATE, "A"), (STATE, "A")]);
         assert_eq!(claimed(&twice), Err(ContextError::NotOneText(STATE)));
+    }
+
+    #[test]
+    fn a_caller_may_wait_less_long_and_not_longer() {
+        let most = Duration::from_secs(55);
+        let wait = |list: &[&str]| {
+            patience(&headers(&list.iter().map(|text| (DEADLINE, *text)).collect::<Vec<_>>()), most).ok()
+        };
+        assert_eq!(wait(&[]), Some(most));
+        for (text, time) in [("20", 20_000), ("20s", 20_000), ("1500ms", 1_500), ("1m", 55_000), ("600", 55_000)] {
+            assert_eq!(wait(&[text]), Some(Duration::from_millis(time)), "{text}");
+        }
+        for list in [&["0"][..], &["0s"], &["-1"], &["soon"], &["1.5"], &[""], &["20s", "20s"], &["é"]] {
+            assert_eq!(wait(list), None, "{list:?}");
+        }
     }
 
     #[test]

@@ -119,18 +119,23 @@ impl Gateway {
         let started = Instant::now();
         let address = self.address(&request, encrypted);
         let (head, body) = request.into_parts();
-        let request = RequestContext { id: RequestId::new(), deadline: started + self.limits.deadline };
+        let patience = context::patience(&head.headers, self.limits.deadline);
+        let deadline = started + *patience.as_ref().unwrap_or(&self.limits.deadline);
+        let request = RequestContext { id: RequestId::new(), deadline };
         let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
         entry.peer = Some(peer);
         entry.user_agent = ledger::user_agent(&head.headers);
         let wanted = Form::wanted(&head.headers);
         let form = wanted.unwrap_or_else(|| Form::of_user_agent(&head.headers));
-        let walked = match wanted {
-            Some(_) => {
+        let walked = match (wanted, patience) {
+            (Some(_), Ok(_)) => {
                 let walk = self.walk(&request, address, form, &head, body, &mut entry);
                 timeout_at(request.deadline, walk).await.unwrap_or_else(|_| Err(Refusal::deadline()))
             }
-            None => Err(Refusal::new(Condition::Malformed, "x-stepgate-errors is one of distinct, cosmos, envelope")),
+            (None, _) => {
+                Err(Refusal::new(Condition::Malformed, "x-stepgate-errors is one of distinct, cosmos, envelope"))
+            }
+            (_, Err(error)) => Err(error.into()),
         };
         self.close(&request, form, entry, walked, started).await
     }
@@ -241,7 +246,7 @@ impl Gateway {
         let token = self.rooms.broker.exchange(subject, permit, request.id.as_str()).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
         let mut answer = self.run(permitted, &errand, &token, entry).await?;
-        while form.is_workflow() && errand::ask_for_less(&mut errand, &answer) {
+        while form.is_workflow() && errand::ask_for_less(&mut errand, question.action, &answer) {
             answer = self.run(permitted, &errand, &token, entry).await?;
         }
         answer::settle(form, question.action, answer)

@@ -16,7 +16,7 @@ use crate::{
     policy::Reasons,
     question::Rejection,
     revocation::Unwelcome,
-    upstream::{UpstreamAnswer, UpstreamError},
+    upstream::{Doubt, UpstreamAnswer, UpstreamError},
 };
 
 /// After how long a refusal for want of room may be tried again.
@@ -69,7 +69,9 @@ impl From<Unwelcome> for Refusal {
 impl From<ContextError> for Refusal {
     fn from(error: ContextError) -> Self {
         let condition = match error {
-            ContextError::Malformed { .. } | ContextError::NotOneText(_) => Condition::Malformed,
+            ContextError::Malformed { .. } | ContextError::NotOneText(_) | ContextError::Deadline => {
+                Condition::Malformed
+            }
             ContextError::Contradiction(_) => Condition::PolicyDenied,
         };
         Self::new(condition, error.to_string())
@@ -132,10 +134,15 @@ impl From<UpstreamError> for Refusal {
             UpstreamError::Unavailable { .. } => {
                 Self::new(Condition::Unavailable, "Cosmos cannot be reached; nothing was done").after(SOON)
             }
-            UpstreamError::OutcomeUnknown { .. } => Self::new(
+            UpstreamError::OutcomeUnknown { cause: Doubt::Lost(_), .. } => Self::new(
                 Condition::Timeout,
-                "the connection to Cosmos broke after the request had left; the write may or may not have happened",
+                "the request left for Cosmos and no answer came back; the write may or may not have happened",
             ),
+            UpstreamError::OutcomeUnknown { cause: Doubt::Answered(answer), attempts } => {
+                let (status, before) = (answer.status.as_u16(), if attempts > 1 { "in the end " } else { "" });
+                let detail = format!("Cosmos {before}answered {status}; the write may or may not have happened");
+                Self { cosmos: Some(Box::new((*answer).into())), ..Self::new(Condition::Timeout, detail) }
+            }
             UpstreamError::Timeout { .. } => Self::deadline(),
             UpstreamError::Withdrawn { .. } => Self::new(
                 Condition::InvalidToken,

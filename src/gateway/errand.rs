@@ -9,7 +9,7 @@ use crate::{
     context::RequestContext,
     policy::Permit,
     question::Question,
-    upstream::{Errand, RangeAddressing, RequestHeaders},
+    upstream::{Errand, RangeAddressing, RequestHeaders, Safety},
 };
 
 /// The errand of a permitted question. Under a partition lock the key is filled in, and range headers, which would read
@@ -36,22 +36,22 @@ pub(super) fn prepare<'a>(
     Errand {
         method: question.method.clone(),
         path: question.path.clone(),
+        safety: Safety::of(question.action, headers.is_conditional()),
         headers,
         body: question.body.clone(),
-        action: question.action,
         activity_id: request.id.as_str(),
         deadline: request.deadline,
     }
 }
 
 /// Asks for a smaller page when the last one would not fit into a state; `false` when it fits, or cannot be made smaller.
-pub(super) fn ask_for_less(errand: &mut Errand<'_>, answer: &CosmosAnswer) -> bool {
+pub(super) fn ask_for_less(errand: &mut Errand<'_>, action: Action, answer: &CosmosAnswer) -> bool {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
     struct Page {
         documents: Vec<IgnoredAny>,
     }
-    let pages = matches!(errand.action, Action::Operation(Operation::Query | Operation::Feed));
+    let pages = matches!(action, Action::Operation(Operation::Query | Operation::Feed));
     if !pages || !answer.status.is_success() || fits_a_state(&answer.headers, &answer.body) {
         return false;
     }

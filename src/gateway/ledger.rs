@@ -87,25 +87,19 @@ pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, Ups
     let before = entry.upstream.take();
     let (attempts, charge, latency) =
         before.map_or((0, 0.0, took), |before| (before.attempts, before.request_units, before.latency + took));
-    entry.upstream = Some(match forwarded {
-        Ok(answer) => audit::Upstream {
-            status: Some(answer.status.as_u16()),
-            substatus: answer.substatus,
-            activity_id: answer.activity_id.as_deref().map(Into::into),
-            region: answer.region.clone(),
-            attempts: attempts + answer.attempts,
-            request_units: charge + answer.request_charge.unwrap_or_default(),
-            latency,
-        },
-        Err(error) => audit::Upstream {
-            status: None,
-            substatus: None,
-            activity_id: None,
-            region: None,
-            attempts: attempts + error.attempts(),
-            request_units: charge,
-            latency,
-        },
+    let answer = match forwarded {
+        Ok(answer) => Some(answer),
+        Err(error) => error.answer(),
+    };
+    let attempted = forwarded.as_ref().map_or_else(UpstreamError::attempts, |answer| answer.attempts);
+    entry.upstream = Some(audit::Upstream {
+        status: answer.map(|answer| answer.status.as_u16()),
+        substatus: answer.and_then(|answer| answer.substatus),
+        activity_id: answer.and_then(|answer| answer.activity_id.as_deref().map(Into::into)),
+        region: answer.and_then(|answer| answer.region.clone()),
+        attempts: attempts + attempted,
+        request_units: charge + answer.and_then(|answer| answer.request_charge).unwrap_or_default(),
+        latency,
     });
 }
 

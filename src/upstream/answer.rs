@@ -1,11 +1,11 @@
 //! What comes back: an answer of Cosmos, or what is known where there is none.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::retry::number;
+use super::retry;
 use crate::transport::TransportError;
 
 /// An answer of Cosmos, whatever its status.
@@ -44,7 +44,25 @@ impl UpstreamAnswer {
 
     /// `x-ms-retry-after-ms`: how long Cosmos asks to wait.
     pub fn retry_after(&self) -> Option<Duration> {
-        number(&self.headers, "x-ms-retry-after-ms").map(|millis| Duration::from_millis(millis.into()))
+        retry::told(&self.headers)
+    }
+}
+
+/// What leaves it open whether a write was carried out.
+#[derive(Debug)]
+pub enum Doubt {
+    /// The request left, and no answer came back.
+    Lost(TransportError),
+    /// An answer that does not say: a timeout at the service, or one that the write's own first attempt may have caused.
+    Answered(Box<UpstreamAnswer>),
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(error) => error.fmt(f),
+            Self::Answered(answer) => write!(f, "status {}", answer.status.as_u16()),
+        }
     }
 }
 
@@ -65,13 +83,13 @@ pub enum UpstreamError {
         /// How often the request was sent.
         attempts: u32,
     },
-    /// A write left and its answer did not arrive: it may stand or not.
-    #[error("a write was sent and its answer did not arrive ({attempts} attempts): {cause}")]
+    /// A write left, and what came of it is not known: it may stand or not.
+    #[error("it is not known what came of a write ({attempts} attempts): {cause}")]
     OutcomeUnknown {
         /// How often the request was sent.
         attempts: u32,
-        /// What happened the last time.
-        cause: TransportError,
+        /// What leaves it open.
+        cause: Doubt,
     },
     /// A status that Cosmos does not use (1xx, or 3xx other than 304): something else answered.
     #[error("what answered for Cosmos is not Cosmos: status {}", status.as_u16())]
@@ -111,6 +129,14 @@ impl UpstreamError {
             | Self::TooLarge { attempts, .. }
             | Self::Withdrawn { attempts } => *attempts,
             Self::Unsendable(_) => 0,
+        }
+    }
+
+    /// The answer that leaves a write in doubt, where there is one.
+    pub fn answer(&self) -> Option<&UpstreamAnswer> {
+        match self {
+            Self::OutcomeUnknown { cause: Doubt::Answered(answer), .. } => Some(answer),
+            _ => None,
         }
     }
 }

@@ -9,12 +9,12 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    answer::{UpstreamAnswer, UpstreamError},
+    answer::{Doubt, UpstreamAnswer, UpstreamError},
+    budget::Budget,
     headers::{self, RequestHeaders},
-    retry::{self, Cause},
+    retry::{self, Effect, Rule, Safety},
 };
 use crate::{
-    access::Action,
     clock::Clock,
     exchange::ResourceToken,
     transport::{Transport, TransportError},
@@ -48,8 +48,8 @@ pub struct Errand<'a> {
     pub headers: RequestHeaders,
     /// The body; attempts share it.
     pub body: Bytes,
-    /// What the request does: a write is sent again only where it had no effect.
-    pub action: Action,
+    /// What it would mean to carry it out twice.
+    pub safety: Safety,
     /// The request id, under which Azure logs the request.
     pub activity_id: &'a str,
     /// No attempt lasts beyond this.
@@ -57,17 +57,18 @@ pub struct Errand<'a> {
 }
 
 /// The way to the Cosmos account.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Upstream {
     config: Config,
     transport: Transport,
     clock: Clock,
+    budget: Budget,
 }
 
 impl Upstream {
     /// A way to the account; nothing is sent yet.
     pub fn new(config: Config, transport: Transport, clock: Clock) -> Self {
-        Self { config, transport, clock }
+        Self { config, transport, budget: Budget::new(clock.clone()), clock }
     }
 
     /// Sends `errand` with `token` for its credential and returns the first answer that is not worth another attempt.
@@ -78,25 +79,45 @@ impl Upstream {
         token: &ResourceToken,
         may_retry: impl Fn() -> bool,
     ) -> Result<UpstreamAnswer, UpstreamError> {
-        let began = Instant::now();
-        let mut attempts = 0;
+        self.budget.deposit();
+        let mut trip = Trip { errand, began: Instant::now(), attempts: 0, doubt: None };
         loop {
             let left = errand.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(UpstreamError::Timeout { attempts });
+                return Err(trip.ended(|attempts| UpstreamError::Timeout { attempts }));
             }
             let request = self.request(errand, token).map_err(UpstreamError::Unsendable)?;
             let timeout = left.min(self.config.attempt_timeout);
             let sent = self.transport.exchange(request, self.config.largest_answer, timeout).await;
-            attempts += 1;
-            let Some(wait) = time_to_wait(&sent, errand, attempts) else {
-                return conclude(sent, errand, attempts, began.elapsed());
+            trip.attempts += 1;
+            let rule = match &sent {
+                Ok(answer) => Rule::of_answer(answer.status(), answer.headers()),
+                Err(error) => Rule::of_error(error),
             };
+            let Some((rule, wait)) = rule.and_then(|rule| Some((rule, self.time_to_wait(rule, &sent, &trip)?))) else {
+                return trip.conclude(sent, rule);
+            };
+            if rule.effect == Effect::Unknown && errand.safety != Safety::Read {
+                trip.doubt = Some(trip.doubt_about(sent)?);
+            }
             tokio::time::sleep(wait).await;
             if !may_retry() {
-                return Err(UpstreamError::Withdrawn { attempts });
+                return Err(trip.ended(|attempts| UpstreamError::Withdrawn { attempts }));
             }
         }
+    }
+
+    /// How long until the next attempt; `None` when what was sent last is the last.
+    fn time_to_wait(&self, rule: &Rule, sent: &Sent, trip: &Trip<'_>) -> Option<Duration> {
+        let repeats = trip.attempts.saturating_sub(1);
+        if !rule.allows(trip.errand.safety) || repeats >= rule.repeats(false) {
+            return None;
+        }
+        let told = sent.as_ref().ok().and_then(|answer| retry::told(answer.headers()));
+        let wait = rule.wait(repeats, told, retry::dice());
+        let left = trip.errand.deadline.saturating_duration_since(Instant::now());
+        let goes = wait + SHORTEST_ATTEMPT <= left && (told.is_some() || self.budget.pay());
+        goes.then_some(wait)
     }
 
     /// The request of one attempt: dated anew, and with no credential but the token.
@@ -122,49 +143,78 @@ impl Upstream {
 
 type Sent = Result<Response<Bytes>, TransportError>;
 
-/// How long until the next attempt; `None` when what was sent last is the last.
-fn time_to_wait(sent: &Sent, errand: &Errand<'_>, attempts: u32) -> Option<Duration> {
-    let is_write = errand.action.is_write();
-    let cause = match sent {
-        Ok(answer) => Cause::of_answer(answer.status(), answer.headers(), is_write)?,
-        Err(error) => Cause::of_error(error, is_write)?,
-    };
-    let wait = cause.wait(attempts, retry::dice())?;
-    let left = errand.deadline.saturating_duration_since(Instant::now());
-    (wait + SHORTEST_ATTEMPT <= left).then_some(wait)
+/// What is known of an errand under way.
+struct Trip<'a> {
+    errand: &'a Errand<'a>,
+    began: Instant,
+    attempts: u32,
+    /// The last attempt that may have carried out the write.
+    doubt: Option<Doubt>,
 }
 
-fn conclude(
-    sent: Sent,
-    errand: &Errand<'_>,
-    attempts: u32,
-    latency: Duration,
-) -> Result<UpstreamAnswer, UpstreamError> {
-    let answer = match sent {
-        Ok(answer) => answer,
-        Err(cause @ TransportError::Connect(_)) => return Err(UpstreamError::Unavailable { attempts, cause }),
-        Err(cause) if errand.action.is_write() => return Err(UpstreamError::OutcomeUnknown { attempts, cause }),
-        Err(TransportError::TooLarge(largest)) => return Err(UpstreamError::TooLarge { attempts, largest }),
-        Err(TransportError::Deadline(_)) => return Err(UpstreamError::Timeout { attempts }),
-        Err(cause) => return Err(UpstreamError::Unavailable { attempts, cause }),
-    };
-    let (parts, body) = answer.into_parts();
-    let status = parts.status;
-    if status.is_informational() || (status.is_redirection() && status != StatusCode::NOT_MODIFIED) {
-        return Err(UpstreamError::BadAnswer { attempts, status });
+impl Trip<'_> {
+    /// The end of a trip without another answer: of a write in doubt, all that is known is the doubt.
+    fn ended(self, otherwise: impl FnOnce(u32) -> UpstreamError) -> UpstreamError {
+        let attempts = self.attempts;
+        self.doubt.map_or_else(|| otherwise(attempts), |cause| UpstreamError::OutcomeUnknown { attempts, cause })
     }
-    let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    Ok(UpstreamAnswer {
-        status,
-        substatus: retry::number(&parts.headers, "x-ms-substatus"),
-        activity_id: text("x-ms-activity-id").map(str::to_owned),
-        request_charge: text("x-ms-request-charge").and_then(|charge| charge.parse().ok()),
-        headers: headers::response(&parts.headers),
-        body,
-        attempts,
-        latency,
-        region: None,
-    })
+
+    fn doubt_about(&self, sent: Sent) -> Result<Doubt, UpstreamError> {
+        Ok(match sent {
+            Ok(answer) => Doubt::Answered(Box::new(self.read(answer)?)),
+            Err(error) => Doubt::Lost(error),
+        })
+    }
+
+    /// What the last attempt comes to.
+    fn conclude(self, sent: Sent, rule: Option<&Rule>) -> Result<UpstreamAnswer, UpstreamError> {
+        let attempts = self.attempts;
+        let is_write = self.errand.safety != Safety::Read;
+        let answer = match sent {
+            Ok(answer) => self.read(answer)?,
+            Err(cause @ TransportError::Connect(_)) => {
+                return Err(self.ended(|attempts| UpstreamError::Unavailable { attempts, cause }));
+            }
+            Err(cause) if is_write => {
+                return Err(UpstreamError::OutcomeUnknown { attempts, cause: Doubt::Lost(cause) });
+            }
+            Err(TransportError::TooLarge(largest)) => return Err(UpstreamError::TooLarge { attempts, largest }),
+            Err(TransportError::Deadline(_)) => return Err(UpstreamError::Timeout { attempts }),
+            Err(cause) => return Err(UpstreamError::Unavailable { attempts, cause }),
+        };
+        let leaves_it_open = match rule {
+            Some(rule) => rule.effect == Effect::Unknown || self.doubt.is_some(),
+            None => self.doubt.is_some() && self.says_nothing_of_the_first(&answer),
+        };
+        if is_write && leaves_it_open {
+            return Err(UpstreamError::OutcomeUnknown { attempts, cause: Doubt::Answered(Box::new(answer)) });
+        }
+        Ok(answer)
+    }
+
+    fn says_nothing_of_the_first(&self, answer: &UpstreamAnswer) -> bool {
+        answer.refused_credential() || self.errand.safety.is_explained_by_itself(answer.status)
+    }
+
+    fn read(&self, answer: Response<Bytes>) -> Result<UpstreamAnswer, UpstreamError> {
+        let (parts, body) = answer.into_parts();
+        let status = parts.status;
+        if status.is_informational() || (status.is_redirection() && status != StatusCode::NOT_MODIFIED) {
+            return Err(UpstreamError::BadAnswer { attempts: self.attempts, status });
+        }
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        Ok(UpstreamAnswer {
+            status,
+            substatus: retry::number(&parts.headers, "x-ms-substatus"),
+            activity_id: text("x-ms-activity-id").map(str::to_owned),
+            request_charge: text("x-ms-request-charge").and_then(|charge| charge.parse().ok()),
+            headers: headers::response(&parts.headers),
+            body,
+            attempts: self.attempts,
+            latency: self.began.elapsed(),
+            region: None,
+        })
+    }
 }
 
 #[cfg(test)]

@@ -175,6 +175,11 @@ impl RequestHeaders {
         self.0.insert(MAX_ITEM_COUNT, items.into());
     }
 
+    /// Whether the request holds for one etag alone.
+    pub fn is_conditional(&self) -> bool {
+        self.0.contains_key(header::IF_MATCH)
+    }
+
     /// The headers.
     pub fn as_map(&self) -> &HeaderMap {
         &self.0

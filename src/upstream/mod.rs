@@ -8,17 +8,19 @@
 //!
 //! **Why this shape.** [`RequestHeaders`] can only be made by the allow-list, so a header nobody thought of stays here by
 //! construction. The credential is not among them: [`Upstream::forward`] sets it from the [`ResourceToken`] it demands, so
-//! a data request can carry nothing else. What may be repeated is one table (`retry`), and its rule for writes is plain:
-//! a write is sent again only when Cosmos said, or the connection proves, that the first had no effect; otherwise the
-//! outcome is unknown and the caller is told so.
+//! a data request can carry nothing else. What may be repeated is one table ([`RULES`]), and its rule for writes is plain: a
+//! write is sent again when Cosmos said, or the connection proves, that the first had no effect, or when doing it twice does no
+//! more than doing it once ([`Safety`]); otherwise the outcome is unknown and the caller is told so.
 //!
 //! [`ResourceToken`]: crate::exchange::ResourceToken
 
 mod answer;
+mod budget;
 mod forward;
 mod headers;
 mod retry;
 
-pub use answer::{UpstreamAnswer, UpstreamError};
+pub use answer::{Doubt, UpstreamAnswer, UpstreamError};
 pub use forward::{Config, Errand, Upstream};
 pub use headers::{RangeAddressing, RequestHeaders};
+pub use retry::{Effect, Next, RULES, Rule, Safety, When};

@@ -1,6 +1,6 @@
 //! What callers get: one status per condition, the fixed order of refusals, and Cosmos' bad days.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use stepgate::dev::cosmos::{Effect, Fault, Operation};
@@ -128,6 +128,10 @@ async fn write(rig: &Rig, id: &str) -> Answer {
     call.json(&json!({"id": id, "tenant": "t1"})).send().await
 }
 
+async fn create(rig: &Rig, id: &str) -> Answer {
+    rig.task("fulfilment", "POST", DOCS).json(&json!({"id": id, "tenant": "t1"})).send().await
+}
+
 fn attempts(rig: &Rig, answer: &Answer) -> u32 {
     rig.outcome(answer).upstream.unwrap().attempts
 }
@@ -177,25 +181,40 @@ async fn what_does_not_pass_has_a_status_of_its_own() {
         assert_eq!((answer.status(), answer.header("x-ms-substatus")), sdk, "{error}");
         rig.cosmos().clear_faults();
     }
-    strike(any(500, 0));
-    let answer = write(&rig, "w-1").await.refused(502, "upstream.bad_answer");
-    assert_eq!(attempts(&rig, &answer), 1, "a write that may have happened is not repeated");
-    rig.cosmos().clear_faults();
+    for status in [408, 410, 500] {
+        strike(any(status, 0));
+        let answer = create(&rig, "c-1").await.refused(504, "upstream.timeout");
+        assert!(answer.json()["detail"].as_str().unwrap().contains("may or may not have happened"));
+        let upstream = rig.outcome(&answer).upstream.unwrap();
+        assert_eq!((upstream.status, upstream.attempts), (Some(status), 1), "what may have happened is not repeated");
+        rig.cosmos().clear_faults();
+    }
 }
 
 #[tokio::test]
-async fn a_write_in_doubt_is_a_504_and_is_not_repeated() {
+async fn a_write_in_doubt_is_a_504_unless_it_may_be_repeated() {
     let rig = Rig::start().await;
-    rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).operation(Operation::Upsert));
-    let answer = write(&rig, "w-1").await.refused(504, "upstream.timeout");
+    rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).operation(Operation::Create));
+    let answer = create(&rig, "w-1").await.refused(504, "upstream.timeout");
     assert!(answer.json()["detail"].as_str().unwrap().contains("may or may not have happened"));
+    let item = format!("{DOCS}/w-1");
     let outcome = rig.outcome(&answer);
     assert_eq!(outcome.upstream.map(|upstream| (upstream.status, upstream.attempts)), Some((None, 1)));
-    rig.task("fulfilment", "GET", &format!("{DOCS}/w-1")).send().await.expect(200);
+    rig.task("fulfilment", "GET", &item).send().await.expect(200);
 
     rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).operation(Operation::Read));
     let answer = read(&rig).await.expect(200);
     assert_eq!(attempts(&rig, &answer), 2, "a read is safe to repeat");
+
+    rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).operation(Operation::Upsert));
+    let answer = write(&rig, "w-1").await.expect(200);
+    assert_eq!(attempts(&rig, &answer), 2, "an upsert leaves the same, however often");
+    let delete = || rig.task("operator", "DELETE", &item).partition("t1");
+    let item_etag = rig.task("operator", "GET", &item).partition("t1").send().await.header("etag").unwrap().to_owned();
+    rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).operation(Operation::Delete));
+    let answer = delete().header("x-stepgate-if-match", &item_etag).send().await.refused(504, "upstream.timeout");
+    assert_eq!(attempts(&rig, &answer), 2, "what the repeat no longer finds, the first may have deleted");
+    delete().send().await.refused(404, "cosmos.not_found");
 }
 
 #[tokio::test]
@@ -206,6 +225,22 @@ async fn the_deadline_holds_and_is_told() {
     assert_eq!(rig.outcome(&answer).answer.unwrap().status, 504);
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 3_000 }).operation(Operation::Read));
     rig.sdk("fulfilment", "GET", ITEM).send().await.refused(408, "upstream.timeout");
+}
+
+#[tokio::test]
+async fn a_caller_may_wait_less_long() {
+    let rig = Rig::start().await;
+    rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 5_000 }).operation(Operation::Read));
+    let began = Instant::now();
+    let read = |wait: &str| rig.task("fulfilment", "GET", ITEM).header("x-stepgate-deadline", wait).send();
+    read("300ms").await.refused(504, "upstream.timeout");
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    rig.cosmos().add_fault(Fault::once(Effect::Throttle { retry_after_ms: 4_000 }).operation(Operation::Read));
+    let answer = read("2s").await.refused(429, "cosmos.throttled");
+    assert_eq!(answer.header("retry-after"), Some("4"));
+    let answer = read("soon").await.refused(400, "request.malformed");
+    assert!(answer.json()["detail"].as_str().unwrap().contains("x-stepgate-deadline"), "{}", answer.text());
+    read("55").await.expect(200);
 }
 
 #[tokio::test]

@@ -4,11 +4,11 @@ use http::HeaderMap;
 
 use super::*;
 use crate::{
-    access::{ContainerName, IssuerName, Operation, PermissionMode, Subject},
+    access::{Action, ContainerName, IssuerName, Operation, PermissionMode, Subject},
     clock::{ManualClock, Timestamp},
     exchange::{
         TokenScope,
-        scripted::{Reply, Scripted},
+        scripted::{Reply, Scripted, Seen},
     },
     policy::{Permit, Scope},
     upstream::RangeAddressing,
@@ -16,6 +16,8 @@ use crate::{
 
 const READ: Action = Action::Operation(Operation::ItemsRead);
 const UPSERT: Action = Action::Operation(Operation::ItemsUpsert);
+const CREATE: Action = Action::Operation(Operation::ItemsCreate);
+const DELETE: Action = Action::Operation(Operation::ItemsDelete);
 
 fn token() -> ResourceToken {
     let subject = Subject { issuer: IssuerName::new("cognito"), id: "w1".into() };
@@ -42,7 +44,7 @@ fn errand(action: Action) -> Errand<'static> {
         path: "/dbs/shop/colls/orders/docs".into(),
         headers: RequestHeaders::default(),
         body: Bytes::from_static(b"{}"),
-        action,
+        safety: Safety::of(action, false),
         activity_id: "request-1",
         deadline: Instant::now() + Duration::from_secs(20),
     }
@@ -125,14 +127,18 @@ async fn the_callers_api_version_is_kept() {
 }
 
 #[tokio::test]
-async fn each_status_is_tried_as_often_as_its_cause_allows() {
+async fn each_status_is_tried_as_often_as_its_row_allows() {
     let session: &[(&'static str, &'static str)] = &[("x-ms-substatus", "1002")];
     let throttled: &[(&'static str, &'static str)] = &[("x-ms-retry-after-ms", "1")];
+    // For what reads, and for a write that is refused, or done, only once.
     let cases = [
         (429, throttled, 10, 10),
         (449, &[], 6, 6),
         (503, &[], 4, 4),
         (404, session, 3, 3),
+        (403, &[("x-ms-substatus", "3")], 4, 4),
+        (403, &[("x-ms-substatus", "1008")], 4, 4),
+        (410, &[("x-ms-substatus", "1002")], 4, 4),
         (408, &[], 4, 1),
         (410, &[], 4, 1),
         (500, &[], 4, 1),
@@ -144,15 +150,79 @@ async fn each_status_is_tried_as_often_as_its_cause_allows() {
     let tried = async |status: u16, headers: Vec<(&'static str, &'static str)>, action: Action, attempts: u32| {
         let script = move |_: &_| headers.iter().fold(reply(status), |reply, &(n, v)| reply.header(n, v));
         let server = Scripted::start(script).await;
-        let answer = forward(&server, action).await.unwrap();
-        assert_eq!((answer.status.as_u16(), answer.attempts), (status, attempts), "{action}");
+        let ended = match forward(&server, action).await {
+            Ok(answer) => (answer.status.as_u16(), answer.attempts),
+            Err(error) => (error.answer().unwrap().status.as_u16(), error.attempts()),
+        };
+        assert_eq!(ended, (status, attempts), "{action}");
         assert_eq!(server.seen().len(), attempts as usize, "{status} {action}");
     };
     let all = cases.iter().flat_map(|&(status, headers, reads, writes)| {
-        [(READ, reads), (Action::QueryPlan, reads), (UPSERT, writes)]
+        [(READ, reads), (Action::QueryPlan, reads), (UPSERT, reads), (CREATE, writes)]
             .map(|(action, attempts)| tried(status, headers.to_vec(), action, attempts))
     });
     futures_util::future::join_all(all).await;
+}
+
+#[tokio::test]
+async fn an_answer_that_leaves_a_write_open_is_no_answer() {
+    for status in [408, 410, 500] {
+        let server = Scripted::start(move |_| reply(status)).await;
+        let error = forward(&server, CREATE).await.unwrap_err();
+        assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
+        assert_eq!(error.answer().unwrap().status.as_u16(), status);
+        assert_eq!(forward(&server, READ).await.unwrap().status.as_u16(), status, "a read changes nothing");
+    }
+}
+
+#[tokio::test]
+async fn a_write_in_doubt_is_repeated_where_twice_is_no_more_than_once() {
+    let lost_then = async |status: u16, action: Action| {
+        let script = move |request: &_| {
+            let Seen { index, .. } = request;
+            if *index == 0 { Reply::hang_up() } else { reply(status) }
+        };
+        let server = Scripted::start(script).await;
+        forward(&server, action).await
+    };
+    assert_eq!(lost_then(200, UPSERT).await.unwrap().attempts, 2);
+    assert_eq!(lost_then(204, DELETE).await.unwrap().attempts, 2);
+    // The first attempt may have deleted what the second no longer finds.
+    let error = lost_then(404, DELETE).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
+    // Another refusal of the repeat says nothing of the first either.
+    let error = lost_then(403, UPSERT).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
+    // Without a doubt a 404 is what it says.
+    let server = Scripted::start(|_| reply(404)).await;
+    assert_eq!(forward(&server, DELETE).await.unwrap().status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn doubt_outlasts_what_comes_after_it() {
+    let script = |request: &Seen| match request.index {
+        0 => Reply::hang_up(),
+        _ => reply(429).header("x-ms-retry-after-ms", "60000"),
+    };
+    let server = Scripted::start(script).await;
+    let error = forward(&server, UPSERT).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
+    let server = Scripted::start(script).await;
+    let error = upstream(&server).forward(&errand(UPSERT), &token(), || false).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "not only withdrawn: {error}");
+}
+
+#[tokio::test]
+async fn repeats_are_paid_for_from_a_budget() {
+    let server = Scripted::start(|_| reply(503)).await;
+    let upstream = upstream(&server);
+    while upstream.budget.pay() {}
+    assert_eq!(upstream.forward(&errand(READ), &token(), || true).await.unwrap().attempts, 1);
+    let server = Scripted::start(|_| reply(429).header("x-ms-retry-after-ms", "1")).await;
+    let upstream = upstream_with(server.url(), 1_000, Duration::from_secs(5));
+    while upstream.budget.pay() {}
+    let answer = upstream.forward(&errand(READ), &token(), || true).await.unwrap();
+    assert_eq!(answer.attempts, 10, "the service itself says when");
 }
 
 #[tokio::test]
@@ -172,15 +242,16 @@ async fn a_write_that_was_throttled_succeeds_later_with_the_same_body() {
 #[tokio::test]
 async fn a_proxy_that_is_unavailable_is_not_believed_about_a_write() {
     let server = Scripted::start(|_| Reply::new(StatusCode::SERVICE_UNAVAILABLE)).await;
-    assert_eq!(forward(&server, UPSERT).await.unwrap().attempts, 1);
+    let error = forward(&server, CREATE).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
     assert_eq!(forward(&server, READ).await.unwrap().attempts, 4);
 }
 
 #[tokio::test]
 async fn a_write_whose_connection_broke_has_an_unknown_outcome() {
     let server = Scripted::start(|_| Reply::hang_up()).await;
-    let error = forward(&server, UPSERT).await.unwrap_err();
-    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
+    let error = forward(&server, CREATE).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, cause: Doubt::Lost(_) }), "{error}");
     assert_eq!(server.seen().len(), 1);
 }
 
