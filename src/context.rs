@@ -85,7 +85,9 @@ pub enum ContextError {
     #[error("the header {0} must come once, as printable text")]
     NotOneText(HeaderName),
     /// How long the caller waits is no time, or none at all (400).
-    #[error("the header {DEADLINE} must come once, as seconds or with a unit, such as 20, 20s or 1500ms, and not be zero")]
+    #[error(
+        "the header {DEADLINE} must come once, as seconds or with a unit, such as 20, 20s or 1500ms, and not be zero"
+    )]
     Deadline,
     /// The header says one thing and the token another (403).
     #[error("the header {0} contradicts the token")]

@@ -19,15 +19,13 @@ use crate::{
     upstream::{Doubt, UpstreamAnswer, UpstreamError},
 };
 
-/// After how long a refusal for want of room may be tried again.
-const SOON: Duration = Duration::from_secs(1);
 /// Longest text of Cosmos' own that is shown to a caller, in characters.
 const LONGEST_DETAIL: usize = 600;
 
 impl Refusal {
     /// Too many requests, or too many bytes, in flight.
     pub fn overloaded() -> Self {
-        Self::new(Condition::Overloaded, "the gateway has as many requests in flight as it may hold").after(SOON)
+        Self::new(Condition::Overloaded, "the gateway has as many requests in flight as it may hold")
     }
 
     /// The deadline passed.
@@ -61,7 +59,7 @@ impl From<Unwelcome> for Refusal {
         let detail = unwelcome.to_string();
         match unwelcome {
             Unwelcome::Revoked(_) => Self::new(Condition::Revoked, detail),
-            Unwelcome::Unknown => Self::new(Condition::IdentityUnavailable, detail).after(SOON),
+            Unwelcome::Unknown => Self::new(Condition::IdentityUnavailable, detail),
         }
     }
 }
@@ -97,9 +95,9 @@ impl From<Reasons> for Refusal {
 
 impl From<Exceeded> for Refusal {
     fn from(exceeded: Exceeded) -> Self {
-        // How long the requests in flight will take is not known.
-        let retry_after = exceeded.retry_after.unwrap_or(SOON);
-        Self::new(Condition::LimitExceeded, exceeded.to_string()).after(retry_after)
+        // How long requests in flight will take is not known.
+        let retry_after = exceeded.retry_after;
+        Self { retry_after, ..Self::new(Condition::LimitExceeded, exceeded.to_string()) }
     }
 }
 
@@ -107,7 +105,6 @@ impl From<Unavailable> for Refusal {
     fn from(error: Unavailable) -> Self {
         tracing::error!(%error, "the audit log cannot be written");
         Self::new(Condition::AuditUnavailable, "the audit log cannot be written, and nothing is done without a record")
-            .after(SOON)
     }
 }
 
@@ -122,7 +119,7 @@ impl From<ExchangeError> for Refusal {
             ExchangeError::Throttled { retry_after } => {
                 Self::new(Condition::CredentialUnavailable, "minting a credential must wait").after(retry_after)
             }
-            _ => Self::new(Condition::CredentialUnavailable, "the gateway has no credential at the moment").after(SOON),
+            _ => Self::new(Condition::CredentialUnavailable, "the gateway has no credential at the moment"),
         }
     }
 }
@@ -132,7 +129,7 @@ impl From<UpstreamError> for Refusal {
         tracing::warn!(%error, "no answer from Cosmos");
         match error {
             UpstreamError::Unavailable { .. } => {
-                Self::new(Condition::Unavailable, "Cosmos cannot be reached; nothing was done").after(SOON)
+                Self::new(Condition::Unavailable, "Cosmos cannot be reached; nothing was done")
             }
             UpstreamError::OutcomeUnknown { cause: Doubt::Lost(_), .. } => Self::new(
                 Condition::Timeout,

@@ -2,7 +2,8 @@
 //!
 //! Step Functions throws the body of every answer outside 2xx away, so for workflows each condition has a status of its
 //! own ([`Form::Distinct`]), or the whole answer travels inside a 200 ([`Form::Envelope`]). Everyone else sees what Cosmos
-//! would have sent ([`Form::Cosmos`]). [`Condition`] is the table from which all three are made.
+//! would have sent ([`Form::Cosmos`]). [`Condition`] is the table from which all three are made, and from which the page
+//! `docs/answers.md` is.
 //!
 //! This room knows what the others can refuse; it decides nothing. Texts it shows are safe to show: private causes stay in
 //! the log.
@@ -15,7 +16,7 @@ mod shape;
 mod size;
 
 pub use cause::settle;
-pub use condition::Condition;
+pub use condition::{Condition, OF_COSMOS, Retry, Row};
 pub use form::{Form, is_http_task};
 pub use refusal::{CosmosAnswer, Refusal};
 pub use shape::{REQUEST_ID, refuse, succeed};

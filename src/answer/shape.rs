@@ -1,5 +1,7 @@
 //! From condition or success to status, headers and body.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
@@ -7,7 +9,7 @@ use http::{
 };
 use serde_json::{Map, Value, json};
 
-use super::{Condition, CosmosAnswer, Form, Refusal, condition::cosmos_code};
+use super::{Condition, CosmosAnswer, Form, Refusal, Retry, condition::cosmos_code};
 use crate::context::RequestId;
 
 /// `x-stepgate-request-id`, on every answer.
@@ -17,6 +19,9 @@ const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("x-ms-retry-after-ms"
 const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
 const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// After how long trying again makes sense, where nobody says.
+const SOON: Duration = Duration::from_secs(1);
 
 /// The answer to a request that was carried out.
 pub fn succeed(form: Form, id: &RequestId, answer: CosmosAnswer) -> Response<Bytes> {
@@ -30,15 +35,19 @@ pub fn succeed(form: Form, id: &RequestId, answer: CosmosAnswer) -> Response<Byt
 
 /// The answer to a request that was refused.
 pub fn refuse(form: Form, id: &RequestId, refusal: &Refusal) -> Response<Bytes> {
-    let mut response = match (form, &refusal.cosmos) {
+    let row = refusal.condition.row();
+    let soon = (row.retry == Retry::Yes).then_some(SOON);
+    let (mut response, wait) = match (form, &refusal.cosmos) {
         // Cosmos refusing the gateway's own credential is the gateway's failure, not the caller's.
         (Form::Cosmos, Some(answer)) if refusal.condition != Condition::CredentialUnavailable => {
-            as_sent(CosmosAnswer::clone(answer))
+            (as_sent(CosmosAnswer::clone(answer)), refusal.retry_after)
         }
-        (Form::Cosmos, _) => explained(refusal.condition.row().cosmos, form, id, refusal),
-        (Form::Distinct | Form::Envelope, _) => explained(refusal.condition.row().distinct, form, id, refusal),
+        (Form::Cosmos, _) => (explained(row.cosmos, form, id, refusal), refusal.retry_after.or(soon)),
+        (Form::Distinct | Form::Envelope, _) => {
+            (explained(row.distinct, form, id, refusal), refusal.retry_after.or(soon))
+        }
     };
-    if let Some(wait) = refusal.retry_after {
+    if let Some(wait) = wait {
         let (millis, headers) = (u64::try_from(wait.as_millis()).unwrap_or(60_000), response.headers_mut());
         headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000)));
         headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
@@ -103,7 +112,7 @@ fn error_body(status: StatusCode, id: &RequestId, refusal: &Refusal) -> Map<Stri
             body.insert("substatus".into(), substatus.into());
         }
     }
-    body.insert("retryable".into(), row.retryable.into());
+    body.insert("retryable".into(), refusal.condition.is_retryable().into());
     body.insert("code".into(), cosmos_code(row.cosmos).into());
     body.insert("message".into(), refusal.detail.as_str().into());
     body
@@ -215,7 +224,7 @@ mod tests {
 
     #[test]
     fn a_wait_is_told_in_seconds_and_milliseconds() {
-        let refusal = Refusal::new(Condition::Throttled, "throttled").after(std::time::Duration::from_millis(1500));
+        let refusal = Refusal::new(Condition::Throttled, "throttled").after(Duration::from_millis(1500));
         let response = refuse(Form::Distinct, &RequestId::new(), &refusal);
         assert_eq!(response.headers()[RETRY_AFTER], "2");
         assert_eq!(response.headers()[RETRY_AFTER_MS], "1500");

@@ -109,14 +109,7 @@ pub struct Rule {
 
 /// The table; the first row that fits counts.
 pub const RULES: &[Rule] = {
-    const fn row(
-        word: &'static str,
-        when: When,
-        effect: Effect,
-        next: Next,
-        repeats: u32,
-        first_wait_ms: u64,
-    ) -> Rule {
+    const fn row(word: &'static str, when: When, effect: Effect, next: Next, repeats: u32, first_wait_ms: u64) -> Rule {
         Rule { word, when, effect, next, repeats, first_wait: Duration::from_millis(first_wait_ms) }
     }
     &[

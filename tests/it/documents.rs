@@ -3,7 +3,12 @@
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;
-use stepgate::{config, diagnostic::Severity};
+use stepgate::{
+    answer::{Condition, OF_COSMOS, Row},
+    config,
+    diagnostic::Severity,
+    upstream::{Effect, Next, RULES, Rule, When},
+};
 
 use crate::commands::run;
 
@@ -117,4 +122,75 @@ fn the_worked_examples_of_the_policy_page_work() {
             String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
         );
     }
+}
+
+/// The page with the text between the marks of `table` replaced.
+fn with_table(page: &str, table: &str, rows: &[String]) -> String {
+    let begin = format!("<!-- table: {table} -->\n");
+    let (before, rest) = page.split_once(&begin).unwrap_or_else(|| panic!("the page has no table `{table}`"));
+    let (_, after) = rest.split_once("<!-- end -->").unwrap();
+    format!("{before}{begin}{}\n<!-- end -->{after}", rows.join("\n"))
+}
+
+fn conditions() -> Vec<String> {
+    let mut rows: Vec<_> = Condition::ALL.into_iter().map(Condition::row).collect();
+    rows.sort_by_key(|row| row.distinct);
+    let head = ["| code | `error` | for Cosmos clients | means | retry |", "|---|---|---|---|---|"];
+    let line = |row: &Row| {
+        let Row { error, distinct, cosmos, retry, means } = row;
+        format!("| {distinct} | `{error}` | {cosmos} | {means} | {} |", retry.as_str())
+    };
+    head.map(str::to_owned).into_iter().chain(rows.iter().map(line)).collect()
+}
+
+fn substatuses(list: &[u32]) -> String {
+    if list.is_empty() { "any".into() } else { list.iter().map(u32::to_string).collect::<Vec<_>>().join(", ") }
+}
+
+fn answers_of_cosmos() -> Vec<String> {
+    let head = ["| status | substatus | `error` | for workflows |", "|---|---|---|---|"];
+    let line = |(status, list, condition): &(u16, &[u32], Condition)| {
+        let row = condition.row();
+        format!("| {status} | {} | `{}` | {} |", substatuses(list), row.error, row.distinct)
+    };
+    head.map(str::to_owned).into_iter().chain(OF_COSMOS.iter().map(line)).collect()
+}
+
+fn retries() -> Vec<String> {
+    let head = ["| cause | when | effect | where | repeats | longest wait |", "|---|---|---|---|---|---|"];
+    let line = |rule: &Rule| {
+        let when = match rule.when {
+            When::Status(status, []) => status.to_string(),
+            When::Status(status, list) => format!("{status} with substatus {}", substatuses(list)),
+            When::FromCosmos(status) => format!("{status} that Cosmos itself sent"),
+            When::NotConnected => "no connection".into(),
+            When::Lost => "the connection broke, or no answer in the attempt's time".into(),
+        };
+        let effect = match rule.effect {
+            Effect::None => "none",
+            Effect::Unknown => "unknown",
+        };
+        let next = match rule.next {
+            Next::Again => "again",
+            Next::Elsewhere => "elsewhere",
+            Next::WriteRegion => "write region",
+        };
+        let Rule { word, repeats, first_wait, .. } = rule;
+        format!("| `{word}` | {when} | {effect} | {next} | {repeats} | {} ms |", first_wait.as_millis())
+    };
+    head.map(str::to_owned).into_iter().chain(RULES.iter().map(line)).collect()
+}
+
+#[test]
+fn the_page_of_answers_is_made_from_the_tables() {
+    let file = committed("docs/answers.md");
+    let written = fs::read_to_string(&file).unwrap();
+    let page = with_table(&written, "conditions", &conditions());
+    let page = with_table(&page, "cosmos", &answers_of_cosmos());
+    let page = with_table(&page, "retries", &retries());
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::write(&file, &page).unwrap();
+    }
+    let written = fs::read_to_string(&file).unwrap();
+    assert!(page == written, "docs/answers.md is old: UPDATE_GOLDEN=1 cargo test --test it documents");
 }

@@ -8,7 +8,7 @@ use crate::{commands::run, rig::Rig};
 
 /// Compares `text` with the committed file, or writes it.
 #[track_caller]
-fn is_golden(name: &str, text: &str) {
+pub(crate) fn is_golden(name: &str, text: &str) {
     let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
     if env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&file, text).unwrap();

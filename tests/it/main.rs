@@ -13,6 +13,7 @@
 mod admin;
 mod answers;
 mod commands;
+mod conditions;
 mod documents;
 mod encryption;
 mod exchange;
