@@ -14,10 +14,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Config, Decision, PolicySet, decide,
+    Config, Decision, PolicySet,
+    decide::{decide, is_held},
     decision::Revision,
-    hypothesis::{Caller, callers, describe},
+    hypothesis::{Caller, KeyClaims, callers, describe},
     load::{self, Directory},
+    model::Operations,
     revision,
     selector::Selector,
     template::KeyTemplate,
@@ -56,35 +58,80 @@ pub struct Change {
 
 /// Compares two policies.
 pub fn diff(base: &PolicySet, head: &PolicySet) -> Difference {
+    let questions = Questions::of(base, head);
     let mut difference = Difference::default();
-    let containers = containers(base, head);
-    let claims: HashSet<Arc<str>> = base.claim_names().union(&head.claim_names()).cloned().collect();
     for (workload, caller) in all_callers(base, head) {
-        for caller in [caller.clone().furnished(&claims), caller] {
-            let partitions = partitions(base, head, &caller);
-            for (container, name) in &containers {
-                for (partition, key) in &partitions {
-                    for operation in Operation::ALL {
-                        let before = allows(base, &caller, operation, name, key.as_ref());
-                        let after = allows(head, &caller, operation, name, key.as_ref());
-                        let change = || Change {
-                            workload: workload.clone(),
-                            container: container.clone(),
-                            partition: partition.clone(),
-                            operation: operation.as_str(),
-                        };
-                        match (before, after) {
-                            (false, true) => difference.gains.insert(change()),
-                            (true, false) => difference.losses.insert(change()),
-                            _ => false,
-                        };
-                    }
-                }
-            }
+        for caller in questions.vary(caller) {
+            questions.ask(&workload, &caller, &mut difference);
         }
     }
     [&mut difference.gains, &mut difference.losses].into_iter().for_each(drop_what_follows);
     difference
+}
+
+/// The questions that both sides are asked.
+struct Questions<'a> {
+    base: &'a PolicySet,
+    head: &'a PolicySet,
+    containers: Vec<(String, ContainerName)>,
+    /// The claims in partition keys, which are tried with all that keys compare them with.
+    key_claims: KeyClaims,
+    /// The other claims that clauses ask for.
+    claims: HashSet<Arc<str>>,
+}
+
+impl<'a> Questions<'a> {
+    fn of(base: &'a PolicySet, head: &'a PolicySet) -> Self {
+        let keys: Vec<&KeyTemplate> = base.templates().chain(head.templates()).collect();
+        let in_keys: HashSet<&str> = keys.iter().flat_map(|key| key.claim_names()).collect();
+        let claims = base.claim_names().into_iter().chain(head.claim_names());
+        Self {
+            base,
+            head,
+            containers: containers(base, head),
+            key_claims: KeyClaims::of(&keys),
+            claims: claims.filter(|name| !in_keys.contains(&**name)).collect(),
+        }
+    }
+
+    /// The caller as it is and with a value for everything that clauses ask about, and each of them with every key.
+    fn vary(&self, caller: Caller) -> impl Iterator<Item = Caller> {
+        let furnished = caller.clone().furnished(&self.claims);
+        [furnished, caller].into_iter().flat_map(|caller| self.key_claims.vary(&caller))
+    }
+
+    fn ask(&self, workload: &str, caller: &Caller, difference: &mut Difference) {
+        let partitions = partitions(self.base, self.head, caller);
+        for (container, name) in &self.containers {
+            for operation in self.held(caller, name).iter() {
+                for (partition, key) in &partitions {
+                    let [before, after] =
+                        [self.base, self.head].map(|set| allows(set, caller, operation, name, key.as_ref()));
+                    let changes = match (before, after) {
+                        (false, true) => &mut difference.gains,
+                        (true, false) => &mut difference.losses,
+                        _ => continue,
+                    };
+                    changes.insert(Change {
+                        workload: workload.to_owned(),
+                        container: container.clone(),
+                        partition: partition.clone(),
+                        operation: operation.as_str(),
+                    });
+                }
+            }
+        }
+    }
+
+    /// The operations that either side grants the caller on the container, in whatever partition: no other can differ.
+    fn held(&self, caller: &Caller, container: &ContainerName) -> Operations {
+        let request = caller.asks(Action::Metadata, container, None);
+        let granted = [self.base, self.head].into_iter().flat_map(|set| set.entitlements_on(&request));
+        granted
+            .filter(|entitlement| is_held(entitlement, &request))
+            .flat_map(|entitlement| entitlement.grant.operations.iter())
+            .collect()
+    }
 }
 
 /// Below a partition the same is to be expected as in it, and as elsewhere; only what differs is news.
@@ -150,6 +197,7 @@ fn meeting(selector: &Selector, narrower: &Selector) -> Vec<(String, Caller)> {
             let text = format!("{} that are {}", describe(&caller.chosen), describe(&other.chosen));
             for replace in [false, true] {
                 let mut merged = caller.clone().with_claims(other.claims.as_map().clone(), replace);
+                merged.chosen.claims = caller.chosen.claims.iter().chain(&other.chosen.claims).cloned().collect();
                 let context = &mut merged.context;
                 let (mine, theirs) =
                     if replace { (&other.context, &caller.context) } else { (&caller.context, &other.context) };

@@ -1,12 +1,16 @@
 //! Callers that do not exist, made from what the clauses say, so that the one evaluator can be asked about them.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use serde_json::Value;
 
 use super::{
     glob::Glob,
-    selector::{ClaimPattern, ClaimTest, Selector},
+    selector::{ClaimPattern, ClaimTest, Match, Selector},
+    template::KeyTemplate,
 };
 use crate::access::{
     AccessRequest, Action, Assurance, Claims, ContainerName, Execution, ExecutionContext, Fact, PartitionKey, Subject,
@@ -60,6 +64,52 @@ impl Caller {
         let state = || NEUTRAL.parse().ok().map(|value| Fact { value, assurance: Assurance::Proven });
         context.state = context.state.take().or_else(state);
         caller
+    }
+}
+
+/// The values that a claim in a partition key must be tried with, since clauses compare it with them.
+#[derive(Debug)]
+pub(super) struct KeyClaims(BTreeMap<String, Vec<Value>>);
+
+impl KeyClaims {
+    /// Of all claims in these keys: what other keys have in the same place, and a value that none has.
+    pub(super) fn of(keys: &[&KeyTemplate]) -> Self {
+        let mut claims: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for (key, other) in keys.iter().flat_map(|key| keys.iter().map(move |other| (key, other))) {
+            for (name, opposite) in key.opposite(other) {
+                let values = claims.entry(name.to_owned()).or_insert_with(|| vec![NEUTRAL.into()]);
+                let value = match opposite {
+                    Err(literal) => literal,
+                    // Two claims may be the same or not.
+                    Ok(claim) if claim != name => format!("{NEUTRAL}-{name}").into(),
+                    Ok(_) => continue,
+                };
+                if !values.contains(&value) {
+                    values.push(value);
+                }
+            }
+        }
+        Self(claims)
+    }
+
+    /// The caller with each combination of these values, and without the claims, as far as its selector leaves them open.
+    pub(super) fn vary(&self, caller: &Caller) -> Vec<Caller> {
+        let options: Vec<Vec<Option<(&String, &Value)>>> = self
+            .0
+            .iter()
+            .map(|(name, values)| {
+                let asked = || caller.chosen.claims.iter().filter(|test| *test.name == **name);
+                let fits = |value: &&Value| {
+                    let shown = Claims::new([(name.clone(), (*value).clone())].into_iter().collect());
+                    asked().all(|test| test.test(&shown) == Match::Yes)
+                };
+                values.iter().filter(fits).map(|value| Some((name, value))).chain([None]).collect()
+            })
+            .collect();
+        let chosen = combinations(&options).into_iter();
+        let shown =
+            chosen.map(|claims| claims.into_iter().flatten().map(|(name, value)| (name.clone(), value.clone())));
+        shown.map(|claims| caller.clone().with_claims(claims, true)).collect()
     }
 }
 

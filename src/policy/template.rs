@@ -90,6 +90,15 @@ impl KeyTemplate {
         })
     }
 
+    /// The claims it uses, each with what `other` has in its place: another claim, or a literal.
+    pub(super) fn opposite<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (&'a str, Result<&'a str, Value>)> {
+        self.0.iter().zip(&other.0).filter_map(|(mine, theirs)| match (mine, theirs) {
+            (Part::Claim(name), Part::Claim(theirs)) => Some((&**name, Ok(&**theirs))),
+            (Part::Claim(name), Part::Literal(literal)) => Some((&**name, Err(literal.to_json()))),
+            (Part::Literal(_), _) => None,
+        })
+    }
+
     /// What its claims are for callers whose key is `key`.
     pub(super) fn claims_for<'a>(&'a self, key: &'a PartitionKey) -> impl Iterator<Item = (&'a str, &'a KeyComponent)> {
         self.0.iter().zip(key.components()).filter_map(|(part, component)| match part {

@@ -93,6 +93,8 @@ fn key_template() -> impl Strategy<Value = Option<Value>> {
         Some(json!(["{claims.t}"])),
         Some(json!(["{claims.t}", "x"])),
         Some(json!(["a", "{claims.u}"])),
+        Some(json!(["{claims.u}"])),
+        Some(json!(["{claims.t}", "{claims.u}"])),
         Some(json!([1])),
     ])
 }
@@ -149,10 +151,15 @@ fn deny() -> impl Strategy<Value = Value> {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    prop::collection::vec(prop::collection::vec(grant(), 1..4), 1..4).prop_flat_map(|roles| {
+    policy_of(4)
+}
+
+/// A policy with fewer than `most` of each: grants in a role, roles, bindings, denies.
+fn policy_of(most: usize) -> impl Strategy<Value = Policy> {
+    prop::collection::vec(prop::collection::vec(grant(), 1..most), 1..most).prop_flat_map(move |roles| {
         let binding = (0..roles.len(), prop::collection::vec(workload(), 1..3))
             .prop_map(|(role, workloads)| json!({ "role": format!("r{role}"), "workloads": workloads }));
-        let clauses = (Just(roles), prop::collection::vec(binding, 1..5), prop::collection::vec(deny(), 0..3));
+        let clauses = (Just(roles), prop::collection::vec(binding, 1..=most), prop::collection::vec(deny(), 0..most));
         clauses.prop_map(|(roles, bindings, denies)| Policy { roles, bindings, denies })
     })
 }
