@@ -80,7 +80,7 @@ impl Clock {
                 i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis())
                     .unwrap_or(i64::MAX),
             ),
-            Self::Manual(clock) => Timestamp(clock.0.load(Ordering::Relaxed)),
+            Self::Manual(clock) => clock.now(),
         }
     }
 
@@ -89,24 +89,46 @@ impl Clock {
     pub fn running(&self) -> Duration {
         match self {
             Self::System => BEGINNING.elapsed(),
-            Self::Manual(_) => self.now().since(Timestamp(0)),
+            Self::Manual(clock) => clock.running(),
         }
     }
 }
 
 /// A clock moved by hand; clones share the time.
 #[derive(Clone, Debug)]
-pub struct ManualClock(Arc<AtomicI64>);
+pub struct ManualClock(Arc<Hands>);
+
+#[derive(Debug)]
+struct Hands {
+    wall: AtomicI64,
+    /// In milliseconds, counted from the same beginning.
+    running: AtomicI64,
+}
 
 impl ManualClock {
     /// A clock that shows `start`.
     pub fn new(start: Timestamp) -> Self {
-        Self(Arc::new(AtomicI64::new(start.0)))
+        Self(Arc::new(Hands { wall: AtomicI64::new(start.0), running: AtomicI64::new(start.0) }))
     }
 
-    /// Moves the clock forward.
+    /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        self.0.fetch_add(i64::try_from(by.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+        let by = i64::try_from(by.as_millis()).unwrap_or(i64::MAX);
+        self.0.wall.fetch_add(by, Ordering::Relaxed);
+        self.0.running.fetch_add(by, Ordering::Relaxed);
+    }
+
+    /// Sets the clock, while no time passes.
+    pub fn set(&self, to: Timestamp) {
+        self.0.wall.store(to.0, Ordering::Relaxed);
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.wall.load(Ordering::Relaxed))
+    }
+
+    fn running(&self) -> Duration {
+        Timestamp(self.0.running.load(Ordering::Relaxed)).since(Timestamp(0))
     }
 }
 
@@ -128,5 +150,8 @@ mod tests {
         assert_eq!(clock.now(), Timestamp::from_secs(100));
         hand.advance(Duration::from_secs(5));
         assert_eq!(clock.now().since(Timestamp::from_secs(100)), Duration::from_secs(5));
+        let running = clock.running();
+        hand.set(Timestamp::from_secs(50));
+        assert_eq!((clock.now(), clock.running()), (Timestamp::from_secs(50), running));
     }
 }

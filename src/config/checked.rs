@@ -32,6 +32,11 @@ const ATTEMPT: Duration = Duration::from_secs(20);
 /// How often the account key is read from Secrets Manager where the configuration does not say, and at most.
 const KEY_REFRESH: Duration = Duration::from_secs(300);
 const SHORTEST_KEY_REFRESH: Duration = Duration::from_secs(1);
+/// This gateway's share of the account's 240 request units per second where the configuration does not say.
+const METADATA_UNITS: u32 = 120;
+/// When a scope that nobody uses is taken away where the configuration does not say, and at the earliest.
+const UNUSED_FOR: Duration = Duration::from_secs(7 * 86_400);
+const SHORTEST_UNUSED_FOR: Duration = Duration::from_secs(2 * 86_400);
 /// Most resource tokens kept at once.
 const TOKENS: u64 = 10_000;
 
@@ -197,14 +202,26 @@ impl Check<'_> {
     }
 
     fn credential(&mut self, credential: &raw::Credential, endpoint: Option<Url>) -> Option<exchange::Config> {
-        let raw::Credential::ResourceToken { lifetime, account_key } = credential;
+        let raw::Credential::ResourceToken { lifetime, account_key, metadata_units_per_second, remove_unused_after } =
+            credential;
         let lifetime = lifetime.unwrap_or(Duration::from_secs(3600));
         if !(600..=86_400).contains(&lifetime.as_secs()) {
             let mend = "set it from 10m to 24h, which is what Cosmos accepts";
             self.refuse("cosmos/credential/lifetime", "a resource token cannot live that long, or that short", mend);
         }
+        let units_per_second = metadata_units_per_second.unwrap_or(METADATA_UNITS);
+        if !(10..=240).contains(&units_per_second) {
+            let mend = "set it from 10 to 240, which is what an account has for all its gateways together";
+            self.refuse("cosmos/credential/metadata_units_per_second", "no share of the budget for metadata", mend);
+        }
+        let unused_for = remove_unused_after.unwrap_or(UNUSED_FOR);
+        if unused_for < SHORTEST_UNUSED_FOR {
+            let mend = "set it to 2d or more; a scope in use may be seen to be only every 36 hours";
+            self.refuse("cosmos/credential/remove_unused_after", "scopes in use would be taken away", mend);
+        }
         let key = self.account_key(account_key)?;
-        Some(exchange::Config { endpoint: endpoint?, key, lifetime, cache_capacity: TOKENS })
+        let (endpoint, cache_capacity) = (endpoint?, TOKENS);
+        Some(exchange::Config { endpoint, key, lifetime, cache_capacity, units_per_second, unused_for })
     }
 
     fn account_key(&mut self, key: &raw::AccountKey) -> Option<KeySource> {

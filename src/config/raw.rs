@@ -161,6 +161,14 @@ pub enum Credential {
         lifetime: Option<Duration>,
         /// Where the account key is.
         account_key: AccountKey,
+        /// This gateway's share of the 240 request units per second that an account has for users and permissions (default
+        /// 120). Divide them among all gateways of the account.
+        metadata_units_per_second: Option<u32>,
+        /// For how long nobody must have used a scope for its Cosmos user and permission to be taken away: 2d or more
+        /// (default 7d). The next request makes them anew.
+        #[serde(default, with = "humantime_serde")]
+        #[schemars(with = "Option<String>")]
+        remove_unused_after: Option<Duration>,
     },
 }
 

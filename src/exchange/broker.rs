@@ -21,9 +21,13 @@ use url::Url;
 
 use super::{
     AccountKey, ExchangeError, KeyError, KeySource, KeyStatus, ResourceToken,
+    budget::{Admission, Budget, BudgetStatus, Urgency},
     keyring::Keyring,
     permission::{Minted, PermissionClient},
     scope::TokenScope,
+    signed::{self, Account},
+    sweep::{SweepStatus, Sweeper},
+    token::millis,
 };
 use crate::{
     clock::{Clock, Timestamp},
@@ -43,6 +47,9 @@ const QUICK_REMINTS: u32 = 2;
 const FAILURE_HOLDS: Duration = Duration::from_secs(2);
 /// Most failures remembered at once.
 const MOST_FAILURES: u64 = 1_000;
+/// How often the way to a mint is tried while nothing is to be minted; and how often once it is blocked.
+const LOOK: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Most renewals under way at once; a scope whose turn it is not starts its own at a later request.
 const MOST_RENEWALS: usize = 16;
 
@@ -57,12 +64,17 @@ pub struct Config {
     pub lifetime: Duration,
     /// Most tokens kept at once.
     pub cache_capacity: u64,
+    /// This gateway's share of the account's budget for metadata, in request units per second.
+    pub units_per_second: u32,
+    /// For how long nobody must have used a scope for its user and permission to be taken away: two days or more.
+    pub unused_for: Duration,
 }
 
 /// The one maker of a [`ResourceToken`].
 #[derive(Debug)]
 pub struct Broker {
     mint: Arc<Mint>,
+    sweeper: Sweeper,
     renewals: TaskTracker,
     stop: CancellationToken,
     /// Ends the renewals under way when the broker is dropped.
@@ -78,25 +90,37 @@ pub struct BrokerStatus {
     pub cached_tokens: u64,
     /// Tokens minted since the start.
     pub mints: u64,
+    /// The share of the account's budget for metadata.
+    pub budget: BudgetStatus,
+    /// How the last sweep went.
+    pub sweep: Option<Arc<SweepStatus>>,
     /// The last mint, if it failed.
     pub last_error: Option<MintTrouble>,
 }
 
-/// A mint that failed.
+/// Mints that failed since the last that did not.
 #[derive(Clone, Debug)]
 pub struct MintTrouble {
-    /// When.
+    /// Since when.
     pub at: Timestamp,
-    /// Why.
+    /// Why the last one did.
     pub error: ExchangeError,
 }
 
 impl Broker {
     /// A broker with an empty cache; nothing is read or sent before the first exchange.
     pub fn new(config: Config, transport: Transport, clock: Clock) -> Self {
-        let keyring = Keyring::new(config.key, clock.clone());
-        let (endpoint, lifetime) = (config.endpoint, config.lifetime);
-        let client = PermissionClient { endpoint, keyring, lifetime, transport, clock: clock.clone() };
+        let account = Arc::new(Account {
+            endpoint: config.endpoint,
+            keyring: Keyring::new(config.key, clock.clone()),
+            budget: Budget::new(config.units_per_second),
+            transport,
+            clock: clock.clone(),
+            ahead: AtomicI64::new(0),
+        });
+        let lifetime = config.lifetime;
+        let client = PermissionClient { account: Arc::clone(&account), lifetime };
+        let sweeper = Sweeper::new(account, clock.clone(), config.unused_for);
         // LRU, since moka's usual policy may turn a newcomer away from a full cache: that scope would mint at every request.
         let tokens = Cache::builder().max_capacity(config.cache_capacity).eviction_policy(EvictionPolicy::lru());
         let failures = Cache::builder().max_capacity(MOST_FAILURES).time_to_live(FAILURE_HOLDS * 2);
@@ -107,10 +131,11 @@ impl Broker {
             failures: failures.build(),
             mints: AtomicU64::new(0),
             trouble: ArcSwapOption::empty(),
+            database: ArcSwapOption::empty(),
         };
         let stop = CancellationToken::new();
         let _stop_on_drop = stop.clone().drop_guard();
-        Self { mint: Arc::new(mint), renewals: TaskTracker::new(), stop, _stop_on_drop }
+        Self { mint: Arc::new(mint), sweeper, renewals: TaskTracker::new(), stop, _stop_on_drop }
     }
 
     /// Reads the account key in use for whoever else must sign with it, anew when Cosmos refused the one that is given.
@@ -122,7 +147,7 @@ impl Broker {
         move |refused| {
             let mint = Arc::clone(&mint);
             Box::pin(async move {
-                let keyring = &mint.client.keyring;
+                let keyring = &mint.client.account.keyring;
                 let refused = refused.map(|refused| AccountKey::from_base64(refused.expose())).transpose()?;
                 let another = match refused {
                     Some(refused) => keyring.another(&refused, Instant::now()).await,
@@ -145,14 +170,14 @@ impl Broker {
         activity: &str,
     ) -> Result<Arc<ResourceToken>, ExchangeError> {
         let scope = scope_of(subject, permit)?;
-        let now = self.mint.clock.now();
+        let now = self.mint.clock.running();
         if let Some(token) = self.mint.tokens.get(&scope).await
             && is_usable(&token, now)
         {
             self.renew_if_due(&token, now, activity);
             return Ok(token);
         }
-        self.mint.mint_unless(&scope, activity, 0, is_usable).await
+        self.mint.mint_unless(&scope, activity, 0, None, is_usable).await
     }
 
     /// The token to try once more with, after Cosmos refused `stale`: the one at hand if it is newer, else a new one. When
@@ -168,10 +193,10 @@ impl Broker {
         if scope != stale.scope {
             return Err(ExchangeError::Mismatch);
         }
-        let age = self.mint.clock.now().since(stale.minted);
+        let age = self.mint.clock.running().saturating_sub(stale.minted);
         let is_newer = |token: &ResourceToken, now| token.serial > stale.serial && is_usable(token, now);
         if let Some(token) = self.mint.tokens.get(&scope).await
-            && is_newer(&token, self.mint.clock.now())
+            && is_newer(&token, self.mint.clock.running())
         {
             return Ok(token);
         }
@@ -179,17 +204,19 @@ impl Broker {
             return Err(ExchangeError::Throttled { retry_after: REMINT_PAUSE - age });
         }
         let quick_remints = if age < REMINT_PAUSE { stale.quick_remints + 1 } else { 1 };
-        self.mint.mint_unless(&scope, activity, quick_remints, is_newer).await
+        self.mint.mint_unless(&scope, activity, quick_remints, None, is_newer).await
     }
 
     /// Reads the account key's source now. What cannot be read leaves the key in use.
     pub async fn reload_key(&self) -> Result<(), KeyError> {
-        self.mint.client.keyring.reload().await
+        self.mint.client.account.keyring.reload().await
     }
 
-    /// Keeps the account key up to date, until dropped.
+    /// What goes on beside the requests, until dropped: the account key is kept up to date, the way to a mint is looked at, and
+    /// what nobody uses is swept.
     pub async fn keep_fresh(&self) {
-        self.mint.client.keyring.keep_fresh().await;
+        let key = self.mint.client.account.keyring.keep_fresh();
+        tokio::join!(key, self.mint.keep_looking(), self.sweeper.keep_sweeping());
     }
 
     /// Tokens minted since the start.
@@ -197,26 +224,42 @@ impl Broker {
         self.mint.mints.load(Ordering::Relaxed)
     }
 
+    /// The share of the account's budget for metadata, and what was spent of it.
+    pub fn budget(&self) -> BudgetStatus {
+        self.mint.client.account.budget.status()
+    }
+
     /// How the broker stands.
     pub async fn status(&self) -> BrokerStatus {
         BrokerStatus {
-            key: self.mint.client.keyring.status().await,
+            key: self.mint.client.account.keyring.status().await,
             cached_tokens: self.mint.tokens.entry_count(),
             mints: self.mints(),
+            budget: self.budget(),
+            sweep: self.sweeper.status(),
             last_error: self.mint.trouble.load().as_deref().cloned(),
         }
     }
 
     /// Starts to replace `token` ahead of its end, in the background, if nobody did; the caller goes on with `token`.
-    fn renew_if_due(&self, token: &Arc<ResourceToken>, now: Timestamp, activity: &str) {
+    ///
+    /// Leave to spend is waited for before the scope is taken hold of, so that a caller who needs the token meanwhile does not
+    /// wait behind what is less urgent.
+    fn renew_if_due(&self, token: &Arc<ResourceToken>, now: Duration, activity: &str) {
         let lifetime = self.mint.client.lifetime;
         if self.renewals.len() >= MOST_RENEWALS || !token.claim_renewal(now, lifetime / 20) {
             return;
         }
         let (mint, stale, activity) = (Arc::clone(&self.mint), Arc::clone(token), activity.to_owned());
         let renewal = async move {
+            let until = Instant::now() + Urgency::Renewal.patience();
+            let admitted = mint.client.account.budget.admit(Urgency::Renewal, signed::READ, until).await;
             let is_newer = |token: &ResourceToken, _| token.serial > stale.serial;
-            if let Err(error) = mint.mint_unless(&stale.scope, &activity, 0, is_newer).await {
+            let renewed = match admitted {
+                Ok(admission) => mint.mint_unless(&stale.scope, &activity, 0, Some(admission), is_newer).await,
+                Err(retry_after) => Err(ExchangeError::Throttled { retry_after }),
+            };
+            if let Err(error) = renewed {
                 tracing::warn!(permission = stale.permission_id(), %error, "a resource token could not be renewed");
             }
         };
@@ -232,8 +275,9 @@ fn scope_of(subject: &VerifiedSubject, permit: &Permit) -> Result<TokenScope, Ex
     Ok(TokenScope::of(permit))
 }
 
-fn is_usable(token: &ResourceToken, now: Timestamp) -> bool {
-    now < token.expires.minus(MARGIN)
+/// `now`: by the running clock.
+fn is_usable(token: &ResourceToken, now: Duration) -> bool {
+    now + MARGIN < token.ends
 }
 
 /// A mint that failed, for those who ask for the same a moment later.
@@ -254,7 +298,10 @@ struct Mint {
     tokens: Cache<TokenScope, Arc<ResourceToken>>,
     failures: Cache<TokenScope, Failure>,
     mints: AtomicU64,
+    /// The last mint that failed, until one succeeds.
     trouble: ArcSwapOption<MintTrouble>,
+    /// The database of the last scope minted for.
+    database: ArcSwapOption<String>,
 }
 
 impl Mint {
@@ -265,14 +312,15 @@ impl Mint {
         scope: &TokenScope,
         activity: &str,
         quick_remints: u32,
-        will_do: impl Fn(&ResourceToken, Timestamp) -> bool,
+        admission: Option<Admission>,
+        will_do: impl Fn(&ResourceToken, Duration) -> bool,
     ) -> Result<Arc<ResourceToken>, ExchangeError> {
         let minted = self.tokens.entry_by_ref(scope).and_try_compute_with(async |entry| {
-            let now = self.clock.now();
+            let now = self.clock.running();
             if entry.is_some_and(|entry| will_do(entry.value(), now)) {
                 return Ok(Op::Nop);
             }
-            self.mint(scope, activity, quick_remints).await.map(Op::Put)
+            self.mint(scope, activity, quick_remints, admission).await.map(Op::Put)
         });
         // Only a nop on an empty entry has no value, and an empty entry is always filled.
         Ok(minted.await?.into_entry().ok_or(ExchangeError::Mismatch)?.into_value())
@@ -283,8 +331,10 @@ impl Mint {
         scope: &TokenScope,
         activity: &str,
         quick_remints: u32,
+        admission: Option<Admission>,
     ) -> Result<Arc<ResourceToken>, ExchangeError> {
-        let turns = self.client.keyring.turns();
+        let keyring = &self.client.account.keyring;
+        let turns = keyring.turns();
         if let Some(failure) = self.failures.get(scope).await
             && self.clock.running().saturating_sub(failure.at) < FAILURE_HOLDS
             && failure.turns == turns
@@ -292,15 +342,15 @@ impl Mint {
             return Err(failure.error);
         }
         let id = scope.id();
-        match self.client.mint(scope, &id, activity).await {
+        match self.client.mint(scope, &id, activity, admission).await {
             Ok(minted) => {
                 self.trouble.store(None);
+                self.database.store(Some(Arc::new(scope.container().database().to_owned())));
                 Ok(Arc::new(self.token(scope, id, minted, quick_remints)))
             }
             Err(error) => {
-                let trouble = MintTrouble { at: self.clock.now(), error: error.clone() };
-                self.trouble.store(Some(Arc::new(trouble)));
-                let turns = self.client.keyring.turns();
+                self.note(&error);
+                let turns = keyring.turns();
                 let failure = Failure { at: self.clock.running(), turns, error: error.clone() };
                 self.failures.insert(scope.clone(), failure).await;
                 Err(error)
@@ -314,12 +364,37 @@ impl Mint {
             authorization: minted.authorization,
             permission_id: id.into(),
             scope: scope.clone(),
-            minted: minted.asked,
             expires: minted.asked.plus(lifetime),
+            minted: minted.asked_running,
+            ends: minted.asked_running + lifetime,
             serial: self.mints.fetch_add(1, Ordering::Relaxed) + 1,
             quick_remints,
-            next_renewal: AtomicI64::new(minted.asked.plus(lifetime * 4 / 5).as_millis()),
+            next_renewal: AtomicU64::new(millis(minted.asked_running + lifetime * 4 / 5)),
         }
+    }
+
+    /// Asks Cosmos now and then for what a mint needs (the account key taken, users given), so that operators hear of trouble
+    /// before callers do, and of its end.
+    async fn keep_looking(&self) {
+        loop {
+            let trouble = self.trouble.load().is_some();
+            tokio::time::sleep(if trouble { LOOK_AGAIN } else { LOOK }).await;
+            let Some(database) = self.database.load_full() else { continue };
+            match self.client.look(&database).await {
+                Ok(()) if self.trouble.load().as_ref().is_some_and(|trouble| trouble.error.concerns_all()) => {
+                    tracing::info!("resource tokens can be minted again");
+                    self.trouble.store(None);
+                }
+                Err(error) if error.concerns_all() => self.note(&error),
+                _ => {}
+            }
+        }
+    }
+
+    fn note(&self, error: &ExchangeError) {
+        let earlier = self.trouble.load_full().filter(|trouble| trouble.error.concerns_all() == error.concerns_all());
+        let at = earlier.map_or_else(|| self.clock.now(), |trouble| trouble.at);
+        self.trouble.store(Some(Arc::new(MintTrouble { at, error: error.clone() })));
     }
 }
 

@@ -43,3 +43,18 @@ pub enum ExchangeError {
     #[error("the permit does not belong to the subject, or the token not to the permit")]
     Mismatch,
 }
+
+impl ExchangeError {
+    /// Whether it stands in the way of every scope, and not only of the one it was met at.
+    pub fn concerns_all(&self) -> bool {
+        match self {
+            Self::KeyUnavailable(_)
+            | Self::CosmosRefusedKey { .. }
+            | Self::Unreachable(_)
+            | Self::Throttled { .. }
+            | Self::Unsendable(_) => true,
+            Self::BadAnswer { status } => status.is_server_error() || matches!(status.as_u16(), 408 | 410 | 449),
+            Self::Mismatch => false,
+        }
+    }
+}

@@ -9,14 +9,16 @@
 //! queries or headers can never cause a mint: the account has a small fixed budget for them. Nor does the room know what
 //! an answer looks like; it says why there is no token, and `answer` makes that a status.
 //!
-//! **Why this shape.** The account key can do everything, so it stays behind [`Broker`]: the key is read by `keyring`, used
-//! by `signature`, and sent nowhere but to `permission`'s three kinds of call. The broker's product, [`ResourceToken`], has
+//! **Why this shape.** The account key can do everything, so it stays behind [`Broker`]: the key is read by `keyring` and used
+//! by `signed` alone, which sends what `permission` (tokens) and `sweep` (what nobody uses any more) have to ask, within the
+//! share of the account's `budget` that this gateway has. The broker's product, [`ResourceToken`], has
 //! no public maker, so what `upstream` sends has been here. One mint per scope at a time is kept by the cache itself
 //! (moka computes one entry once), not by a lock of ours. An old token stays in use until the new one is there; a failure
 //! is remembered for a moment, so that a crowd behind a closed door does not knock one by one.
 
 mod account_key;
 mod broker;
+mod budget;
 mod error;
 mod keyring;
 mod permission;
@@ -25,14 +27,18 @@ mod scope;
 pub(crate) mod scripted;
 mod secrets_manager;
 mod signature;
+mod signed;
+mod sweep;
 mod token;
 mod watch;
 
 pub use account_key::{AccountKey, KeyError, KeySource, NotAKey, Position};
 pub use broker::{Broker, BrokerStatus, Config, MintTrouble};
+pub use budget::BudgetStatus;
 pub use error::ExchangeError;
 pub use keyring::{KeyStatus, KeyTrouble};
 pub use scope::{Holder, TokenScope};
 pub use secrets_manager::{SecretsManagerError, Stage};
 pub use signature::ToSign;
+pub use sweep::SweepStatus;
 pub use token::ResourceToken;

@@ -13,6 +13,10 @@ use crate::{
 const SHOWN: usize = 48;
 /// Bytes of the digest in an id.
 const DIGEST: usize = 16;
+/// Bytes of the check digits at the end of an id.
+const CHECK: usize = 4;
+/// What an id begins with.
+const MARK: &str = "stepgate";
 
 /// For whom the token is: the OAuth client where the issuer names one, else the subject itself.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -86,12 +90,13 @@ impl TokenScope {
         self.mode
     }
 
-    /// The id of the Cosmos user and of its one permission: `stepgate.{issuer}.{holder}.{container}.{mode}.{digest}`.
+    /// The id of the Cosmos user and of its one permission: `stepgate.{issuer}.{holder}.{container}.{mode}.{digest}-{check}`.
     ///
     /// The same tuple has the same id in every process, so a restart finds what an earlier one made. The parts are there
-    /// to be read in Azure's diagnostic log; the digest of the exact tuple is what makes the id its own.
+    /// to be read in Azure's diagnostic log; the digest of the exact tuple is what makes the id its own, and the check digits
+    /// are how a sweep knows an id from one that somebody made up in the same manner.
     pub fn id(&self) -> String {
-        let mut id = String::from("stepgate");
+        let mut id = String::from(MARK);
         for part in [self.issuer.as_str(), self.holder.as_str(), self.container.container()] {
             id.push('.');
             id.extend(part.chars().take(SHOWN).map(|c| if is_safe(c) { c } else { '_' }));
@@ -99,10 +104,10 @@ impl TokenScope {
         id.push('.');
         id.push_str(&self.mode.as_str().to_ascii_lowercase());
         id.push('.');
-        for byte in digest(&SHA256, &self.canonical()).as_ref().iter().take(DIGEST) {
-            // Writing to a String does not fail.
-            let _ = write!(id, "{byte:02x}");
-        }
+        id.push_str(&hex_digest(&self.canonical(), DIGEST));
+        let check = hex_digest(id.as_bytes(), CHECK);
+        id.push('-');
+        id.push_str(&check);
         id
     }
 
@@ -131,12 +136,39 @@ impl TokenScope {
     }
 }
 
+/// An id like no other `n` has.
+#[cfg(all(test, feature = "dev"))]
+pub(super) fn an_id_for_test(n: usize) -> String {
+    let container = ContainerName::new("shop", "orders").unwrap();
+    let (issuer, holder) = (IssuerName::new("cognito"), Holder::Client(n.to_string().into()));
+    TokenScope { issuer, holder, container, partition_key: None, mode: PermissionMode::All }.id()
+}
+
 #[cfg(test)]
 impl TokenScope {
     /// The scope of `permit`, for tests of the rooms that demand a token.
     pub(crate) fn for_test(permit: &Permit) -> Self {
         Self::of(permit)
     }
+}
+
+/// Whether `id` is one that [`TokenScope::id`] makes, for whichever scope.
+pub(super) fn is_an_id(id: &str) -> bool {
+    let parts: Vec<&str> = id.split('.').collect();
+    let [MARK, issuer, holder, container, mode, _] = parts.as_slice() else { return false };
+    let are_safe = [issuer, holder, container].iter().all(|part| part.len() <= SHOWN && part.chars().all(is_safe));
+    let is_mode = [PermissionMode::All, PermissionMode::Read].iter().any(|one| one.as_str().eq_ignore_ascii_case(mode));
+    let is_checked = id.rsplit_once('-').is_some_and(|(checked, check)| hex_digest(checked.as_bytes(), CHECK) == check);
+    are_safe && is_mode && is_checked
+}
+
+/// The first `bytes` of the SHA-256 of `text`, in hexadecimal digits.
+fn hex_digest(text: &[u8], bytes: usize) -> String {
+    digest(&SHA256, text).as_ref().iter().take(bytes).fold(String::new(), |mut hex, byte| {
+        // Writing to a String does not fail.
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// Letters, digits, `-` and `_`: legal in a Cosmos id, plain in a path, and not the separator.
@@ -170,7 +202,7 @@ mod tests {
         let id = scope("cognito", holder, container, Some(r#"["t1"]"#), true).id();
         assert_eq!(
             id,
-            "stepgate.cognito.arn_aws_iam__111122223333_role_Fulfil.orders.all.97927e2a6b591536e243d9a26e3dbd07"
+            "stepgate.cognito.arn_aws_iam__111122223333_role_Fulfil.orders.all.97927e2a6b591536e243d9a26e3dbd07-7cbb29dc"
         );
     }
 
@@ -194,6 +226,7 @@ mod tests {
         fn an_id_is_one_that_cosmos_takes(scope in any_scope()) {
             let id = scope.id();
             prop_assert!(id.len() <= 255);
+            prop_assert!(is_an_id(&id), "{id}");
             prop_assert!(id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "{id}");
         }
 
@@ -204,6 +237,27 @@ mod tests {
                 let owner = owners.entry(scope.id()).or_insert_with(|| scope.clone());
                 prop_assert_eq!(&*owner, &scope);
             }
+        }
+    }
+
+    #[test]
+    fn what_others_made_is_no_id() {
+        let ours = "stepgate.cognito.app.orders.all.97927e2a6b591536e243d9a26e3dbd07-3be0d366";
+        let checked = |id: &str| format!("{id}-{}", hex_digest(id.as_bytes(), CHECK));
+        assert_eq!(checked(ours.split_once('-').unwrap().0), ours);
+        assert!(is_an_id(ours));
+        for id in [
+            "",
+            "stepgate",
+            "tenant-7",
+            "stepgate.cognito.app.orders.all.97927e2a6b591536e243d9a26e3dbd07",
+            "stepgate.cognito.app.orders.all.97927e2a6b591536e243d9a26e3dbd08-3be0d366",
+            "stepgate.cognito.app2.orders.all.97927e2a6b591536e243d9a26e3dbd07-3be0d366",
+            &checked("other.cognito.app.orders.all.97927e2a6b591536e243d9a26e3dbd07"),
+            &checked("stepgate.cognito.app.orders.write.97927e2a6b591536e243d9a26e3dbd07"),
+            &checked("stepgate.cognito.app.orders.97927e2a6b591536e243d9a26e3dbd07"),
+        ] {
+            assert!(!is_an_id(id), "{id}");
         }
     }
 

@@ -1,8 +1,11 @@
 //! The resource token, in the form in which it leaves for Cosmos.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -16,14 +19,17 @@ pub struct ResourceToken {
     pub(super) authorization: HeaderValue,
     pub(super) permission_id: Arc<str>,
     pub(super) scope: TokenScope,
-    pub(super) minted: Timestamp,
     pub(super) expires: Timestamp,
+    /// When it was minted and when it ends, by the running clock: a clock that is moved ends no token and lengthens none.
+    pub(super) minted: Duration,
+    pub(super) ends: Duration,
     /// The broker's own count: tells which of two tokens is newer, even where a clock stands still.
     pub(super) serial: u64,
     /// How many refusals in quick succession led to this token; 0 when it came of none.
     pub(super) quick_remints: u32,
-    /// Not before this moment (in milliseconds) does a request start a renewal; whoever moves it on starts one.
-    pub(super) next_renewal: AtomicI64,
+    /// Not before this moment (in milliseconds of the running clock) does a request start a renewal; whoever moves it on starts
+    /// one.
+    pub(super) next_renewal: AtomicU64,
 }
 
 impl ResourceToken {
@@ -48,12 +54,17 @@ impl ResourceToken {
     }
 
     /// Whether the caller, at `now`, is the one to start a renewal. Then nobody else is until `pause` has passed.
-    pub(super) fn claim_renewal(&self, now: Timestamp, pause: std::time::Duration) -> bool {
+    pub(super) fn claim_renewal(&self, now: Duration, pause: Duration) -> bool {
         let due = self.next_renewal.load(Ordering::Relaxed);
-        let next = now.plus(pause).as_millis();
-        now.as_millis() >= due
+        let next = millis(now + pause);
+        millis(now) >= due
             && self.next_renewal.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
+}
+
+/// A time of the running clock, in milliseconds.
+pub(super) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// `text` as a header value: percent-encoded, so always ASCII, and marked sensitive.
@@ -73,11 +84,12 @@ impl ResourceToken {
             authorization: header_value(token),
             permission_id: scope.id().into(),
             scope,
-            minted: Timestamp::from_secs(0),
             expires: Timestamp::from_millis(i64::MAX),
+            minted: Duration::ZERO,
+            ends: Duration::MAX,
             serial: 0,
             quick_remints: 0,
-            next_renewal: AtomicI64::new(i64::MAX),
+            next_renewal: AtomicU64::new(u64::MAX),
         }
     }
 }

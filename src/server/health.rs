@@ -78,7 +78,9 @@ impl Desk {
     /// Tokens that are at hand keep working while none can be minted, and a key that is at hand while its source is away.
     async fn credential(&self) -> Dependency {
         let status = self.gateway.rooms.broker.status().await;
-        let mint = status.last_error.map(|trouble| (trouble.at, trouble.error.to_string()));
+        // What one scope meets is no trouble of the gateway's.
+        let mint = status.last_error.filter(|trouble| trouble.error.concerns_all());
+        let mint = mint.map(|trouble| (trouble.at, trouble.error.to_string()));
         let trouble = mint.or_else(|| status.key.last_error.map(|trouble| (trouble.at, trouble.error.to_string())));
         Dependency {
             name: "credential".into(),

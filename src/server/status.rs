@@ -89,6 +89,17 @@ fn credential(broker: &BrokerStatus) -> Value {
         },
         "cached_tokens": broker.cached_tokens,
         "mints": broker.mints,
+        "metadata_budget": {
+            "request_units_per_second": broker.budget.per_second,
+            "request_units_spent": broker.budget.spent,
+            "throttled": broker.budget.throttled,
+        },
+        "sweep": broker.sweep.as_ref().map(|sweep| json!({
+            "ended": sweep.at.rfc3339(),
+            "scopes": sweep.scopes,
+            "removed": sweep.removed,
+            "error": sweep.error.as_ref().map(ToString::to_string),
+        })),
         "error": broker.last_error.as_ref().map(|trouble| trouble.error.to_string()),
     })
 }

@@ -71,7 +71,7 @@ pub(super) async fn answer(State(front): State<Front>, request: Request) -> Resu
     };
     let (status, substatus, response) = match outcome {
         Outcome::Answer(response) => {
-            let response = with_common_headers(response, &activity_id);
+            let response = with_common_headers(response, &activity_id, front.cosmos.0.clock.now());
             let substatus = response.headers().get(header::SUBSTATUS).and_then(|v| v.to_str().ok()?.parse().ok());
             (response.status().as_u16(), substatus, response.map(Body::from))
         }
@@ -231,10 +231,13 @@ fn activity_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| Uuid::new_v4().to_string(), str::to_owned)
 }
 
-fn with_common_headers(mut response: Response<Bytes>, activity_id: &str) -> Response<Bytes> {
+fn with_common_headers(mut response: Response<Bytes>, activity_id: &str, now: Timestamp) -> Response<Bytes> {
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(activity_id) {
         headers.insert(HeaderName::from_static(header::ACTIVITY_ID), id);
+    }
+    if let Ok(date) = HeaderValue::try_from(now.http_date()) {
+        headers.insert(http::header::DATE, date);
     }
     headers.entry(HeaderName::from_static(header::REQUEST_CHARGE)).or_insert(HeaderValue::from_static("0"));
     response
