@@ -92,6 +92,8 @@ pub struct Metrics {
     jwks_age: Family<IssuerLabel, Gauge>,
     issuer_usable: Family<IssuerLabel, Gauge>,
     mints: Counter,
+    metadata_units: Counter<f64, std::sync::atomic::AtomicU64>,
+    metadata_throttles: Counter,
     audit_records: Counter,
     revocations: Gauge,
     audit_sync: Arc<SyncHistogram>,
@@ -102,6 +104,10 @@ pub struct Metrics {
 pub struct Counts {
     /// Resource tokens minted.
     pub mints: u64,
+    /// Request units spent on users and permissions.
+    pub metadata_units: f64,
+    /// How often Cosmos throttled those.
+    pub metadata_throttles: u64,
     /// Audit records written.
     pub audit_records: u64,
     /// Revocations in force.
@@ -174,6 +180,12 @@ impl Default for Metrics {
         registry.register("issuer_usable", "Whether the issuer's tokens can be judged", issuer_usable.clone());
         let mints = Counter::default();
         registry.register("mints", "Resource tokens minted", mints.clone());
+        let metadata_units = Counter::default();
+        let help = "Request units spent on users and permissions";
+        registry.register("metadata_request_units", help, metadata_units.clone());
+        let metadata_throttles = Counter::default();
+        let help = "Requests for users and permissions that Cosmos throttled";
+        registry.register("metadata_throttled", help, metadata_throttles.clone());
         let revocations = Gauge::default();
         registry.register("revocations", "Revocations in force", revocations.clone());
         let audit_records = Counter::default();
@@ -192,6 +204,8 @@ impl Default for Metrics {
             jwks_age,
             issuer_usable,
             mints,
+            metadata_units,
+            metadata_throttles,
             audit_records,
             revocations,
             audit_sync,
@@ -235,6 +249,8 @@ impl Metrics {
     /// Takes over what the rooms count themselves.
     pub fn observe(&self, counts: Counts) {
         self.mints.inner().store(counts.mints, Ordering::Relaxed);
+        self.metadata_units.inner().store(counts.metadata_units.to_bits(), Ordering::Relaxed);
+        self.metadata_throttles.inner().store(counts.metadata_throttles, Ordering::Relaxed);
         self.revocations.set(i64::try_from(counts.revocations).unwrap_or(i64::MAX));
         self.audit_records.inner().store(counts.audit_records, Ordering::Relaxed);
         for IssuerCounts { issuer, fetches, age, usable } in counts.issuers {
@@ -274,6 +290,8 @@ mod tests {
         }
         metrics.observe(Counts {
             mints: 7,
+            metadata_units: 12.5,
+            metadata_throttles: 4,
             audit_records: 9,
             revocations: 3,
             issuers: vec![IssuerCounts { issuer: "cognito".to_owned(), fetches: 2, age: Some(30), usable: true }],
@@ -291,6 +309,8 @@ mod tests {
             r#"stepgate_jwks_age_seconds{issuer="cognito"} 30"#,
             r#"stepgate_issuer_usable{issuer="cognito"} 1"#,
             "stepgate_mints_total 7",
+            "stepgate_metadata_request_units_total 12.5",
+            "stepgate_metadata_throttled_total 4",
             "stepgate_audit_records_total 9",
             "stepgate_revocations 3",
             "stepgate_audit_sync_seconds_sum 0.5",

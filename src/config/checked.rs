@@ -38,7 +38,7 @@ const METADATA_UNITS: u32 = 120;
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 86_400);
 const SHORTEST_UNUSED_FOR: Duration = Duration::from_secs(2 * 86_400);
 /// Most resource tokens kept at once.
-const TOKENS: u64 = 10_000;
+const TOKENS: u64 = 50_000;
 
 /// Checks a configuration as written. `environment` is asked for the variables it names.
 pub(super) fn check(written: &Written, environment: &[(String, String)]) -> (Option<Config>, Vec<Diagnostic>) {

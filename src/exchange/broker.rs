@@ -49,7 +49,7 @@ const FAILURE_HOLDS: Duration = Duration::from_secs(2);
 const MOST_FAILURES: u64 = 1_000;
 /// How often the way to a mint is tried while nothing is to be minted; and how often once it is blocked.
 const LOOK: Duration = Duration::from_secs(30);
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Most renewals under way at once; a scope whose turn it is not starts its own at a later request.
 const MOST_RENEWALS: usize = 16;
 
@@ -207,9 +207,11 @@ impl Broker {
         self.mint.mint_unless(&scope, activity, quick_remints, None, is_newer).await
     }
 
-    /// Reads the account key's source now. What cannot be read leaves the key in use.
-    pub async fn reload_key(&self) -> Result<(), KeyError> {
-        self.mint.client.account.keyring.reload().await
+    /// Reads the account key's source now, and looks whether tokens can be minted. What cannot be read leaves the key in use.
+    pub async fn reload(&self) -> Result<(), KeyError> {
+        let read = self.mint.client.account.keyring.reload().await;
+        self.mint.look().await;
+        read
     }
 
     /// What goes on beside the requests, until dropped: the account key is kept up to date, the way to a mint is looked at, and
@@ -373,21 +375,26 @@ impl Mint {
         }
     }
 
-    /// Asks Cosmos now and then for what a mint needs (the account key taken, users given), so that operators hear of trouble
-    /// before callers do, and of its end.
+    /// Looks every now and then, so that operators hear of trouble before callers do, and of its end.
     async fn keep_looking(&self) {
         loop {
             let trouble = self.trouble.load().is_some();
             tokio::time::sleep(if trouble { LOOK_AGAIN } else { LOOK }).await;
-            let Some(database) = self.database.load_full() else { continue };
-            match self.client.look(&database).await {
-                Ok(()) if self.trouble.load().as_ref().is_some_and(|trouble| trouble.error.concerns_all()) => {
-                    tracing::info!("resource tokens can be minted again");
-                    self.trouble.store(None);
-                }
-                Err(error) if error.concerns_all() => self.note(&error),
-                _ => {}
+            self.look().await;
+        }
+    }
+
+    /// Asks Cosmos for what a mint needs: that it takes the account key, and gives users.
+    async fn look(&self) {
+        // Before the first mint nothing is known to look at.
+        let Some(database) = self.database.load_full() else { return };
+        match self.client.look(&database).await {
+            Ok(()) if self.trouble.load().as_ref().is_some_and(|trouble| trouble.error.concerns_all()) => {
+                tracing::info!("resource tokens can be minted again");
+                self.trouble.store(None);
             }
+            Err(error) if error.concerns_all() => self.note(&error),
+            _ => {}
         }
     }
 

@@ -137,7 +137,8 @@ impl TokenScope {
 }
 
 /// An id like no other `n` has.
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
+#[cfg(feature = "dev")]
 pub(super) fn an_id_for_test(n: usize) -> String {
     let container = ContainerName::new("shop", "orders").unwrap();
     let (issuer, holder) = (IssuerName::new("cognito"), Holder::Client(n.to_string().into()));

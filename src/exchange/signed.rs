@@ -148,7 +148,8 @@ impl Account {
                 403 if !std::mem::replace(&mut redated, true) && self.learns_the_time(asked, &response) => {}
                 403 => return Err(refused(&response)),
                 429 => {
-                    let asked_to = number(response.headers(), "x-ms-retry-after-ms").map(|ms: f64| ms.max(0.0) / 1_000.0);
+                    let asked_to =
+                        number(response.headers(), "x-ms-retry-after-ms").map(|ms: f64| ms.max(0.0) / 1_000.0);
                     let asked_to = asked_to.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                     self.budget.close(asked_to.unwrap_or(own_wait));
                 }
@@ -176,7 +177,10 @@ impl Account {
         if apart < CLOCKS_APART {
             return false;
         }
-        tracing::warn!(seconds = ahead / 1_000, "Cosmos' clock is ahead of this one by so much, or behind; set the clock");
+        tracing::warn!(
+            seconds = ahead / 1_000,
+            "Cosmos' clock is ahead of this one by so much, or behind; set the clock"
+        );
         self.ahead.store(ahead, Ordering::Relaxed);
         true
     }

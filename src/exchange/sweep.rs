@@ -237,7 +237,8 @@ impl Feed {
     }
 }
 
-#[cfg(all(test, feature = "dev"))]
+#[cfg(test)]
+#[cfg(feature = "dev")]
 mod tests {
     use std::sync::atomic::AtomicI64;
 

@@ -52,7 +52,7 @@ impl Desk {
     pub(super) async fn reload(&self) -> bool {
         let desk = self.clone();
         let files = tokio::task::spawn_blocking(move || desk.read_again());
-        let (files, key) = tokio::join!(files, self.gateway.rooms.broker.reload_key());
+        let (files, key) = tokio::join!(files, self.gateway.rooms.broker.reload());
         files.unwrap_or(false) && key.is_ok()
     }
 
@@ -122,9 +122,12 @@ async fn metrics(State(desk): State<Desk>) -> Response {
         age: status.fetched.map(|fetched| now.since(fetched).as_secs()),
         usable: status.usable,
     });
+    let budget = gateway.rooms.broker.budget();
     let bounds = SYNC_BUCKETS.into_iter().chain([f64::INFINITY]);
     gateway.metrics.observe(Counts {
         mints: gateway.rooms.broker.mints(),
+        metadata_units: budget.spent,
+        metadata_throttles: budget.throttled,
         audit_records: audit.records,
         revocations: gateway.rooms.revocations.status().revocations,
         issuers: issuers.collect(),

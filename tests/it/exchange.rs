@@ -5,11 +5,11 @@ use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::{Value, json};
 use stepgate::{
-    dev::cosmos::{Authorization, WELL_KNOWN_KEY},
+    dev::cosmos::{Authorization, Effect, Fault, On, WELL_KNOWN_KEY},
     exchange::{AccountKey, ToSign},
 };
 
-use crate::rig::Rig;
+use crate::rig::{ADMIN_TOKEN, Rig, soon};
 
 const DOCS: &str = "/dbs/shop/colls/orders/docs";
 
@@ -117,4 +117,96 @@ async fn a_restart_finds_its_permissions_and_leaves_no_orphans() {
     rig.task("fulfilment", "GET", &item).send().await.expect(200);
     let after = signed(&rig, Method::GET, "users", "dbs/shop", "/dbs/shop/users", json!({})).await;
     assert_eq!((users["_count"].as_u64(), after["_count"].as_u64()), (Some(1), Some(1)));
+}
+
+#[tokio::test]
+async fn three_gateways_that_start_at_once_make_each_scope_once_and_fail_nobody() {
+    let rig = Rig::start().await;
+    let (one, other) = tokio::join!(rig.try_another(), rig.try_another());
+    let (one, other) = (one.unwrap(), other.unwrap());
+    let item = format!("{DOCS}/o-1001");
+    let read = async |server| {
+        for client in ["fulfilment", "tenants", "operator"] {
+            let call = || rig.task(client, "GET", &item).partition("t1").at(server);
+            for answer in join_all((0..20).map(|_| call().send())).await {
+                answer.expect(200);
+            }
+        }
+    };
+    tokio::join!(read(&rig.server), read(&one), read(&other));
+
+    let users = signed(&rig, Method::GET, "users", "dbs/shop", "/dbs/shop/users", json!({})).await;
+    let users = users["Users"].as_array().unwrap();
+    assert_eq!(users.len(), 3, "one for each scope");
+    for user in users {
+        let link = format!("dbs/shop/users/{}", user["id"].as_str().unwrap());
+        let path = format!("/{link}/permissions");
+        let permissions = signed(&rig, Method::GET, "permissions", &link, &path, json!({})).await;
+        assert_eq!(permissions["_count"], 1, "{permissions}");
+        assert_eq!(permissions["Permissions"][0]["id"], user["id"]);
+    }
+    assert_eq!(rig.cosmos().master_usage().throttled, 0);
+}
+
+#[tokio::test]
+async fn traffic_goes_on_while_nothing_can_be_minted() {
+    let rig = Rig::start().await;
+    let item = format!("{DOCS}/o-1001");
+    let read = async || rig.task("fulfilment", "GET", &item).send().await;
+    let ready = async || rig.admin("GET", "/readyz", None).await;
+    read().await.expect(200);
+    rig.cosmos().add_fault(Fault::once(Effect::Unavailable).times(1_000_000).on(On::Permissions));
+    rig.admin("POST", "/reload", Some(ADMIN_TOKEN)).await;
+    let (code, body) = ready().await;
+    assert_eq!(code, 200);
+    assert!(
+        body.contains(r#""status":"degraded""#) && body.contains("Cosmos answered a mint with status 503"),
+        "{body}"
+    );
+    for _ in 0..20 {
+        read().await.expect(200);
+    }
+    rig.task("tenants", "GET", &item).partition("t1").send().await.refused(503, "credential.unavailable");
+
+    rig.cosmos().clear_faults();
+    soon(async || ready().await.1.contains(r#""status":"ready""#).then_some(())).await;
+    rig.task("tenants", "GET", &item).partition("t1").send().await.expect(200);
+}
+
+/// A budget of ten units a second gives one new scope a second; the account itself never has to say no.
+#[tokio::test]
+async fn a_burst_of_new_scopes_is_spread_over_the_budget() {
+    let rig = Rig::with(|raw| {
+        let credential = json!({
+            "kind": "resource_token",
+            "account_key": {"kind": "file", "path": "emulator-account-key"},
+            "metadata_units_per_second": 20,
+        });
+        raw.cosmos.credential = serde_json::from_value(credential).unwrap();
+    });
+    let rig = rig.await;
+    let began = std::time::Instant::now();
+    let item = format!("{DOCS}/o-1001");
+    let query = |client| rig.task(client, "POST", DOCS).query("SELECT * FROM c").partition("t1").send();
+    let read = |client| rig.task(client, "GET", &item).partition("t1").send();
+    let (a, b, c, d, e) = tokio::join!(
+        read("fulfilment"),
+        read("tenants"),
+        read("operator"),
+        query("auditor"),
+        rig.task("operator", "DELETE", &item).partition("t1").send()
+    );
+    for answer in [a, b, c, d] {
+        assert!(matches!(answer.status(), 200 | 404), "{answer:?}");
+    }
+    e.expect(204);
+    // Five scopes at some eleven units each, of which twenty were there at once.
+    let spent = rig.cosmos().master_usage().request_units;
+    assert!(
+        began.elapsed().as_secs_f64() > (spent - 2.0 * 20.0) / 20.0 && spent > 50.0,
+        "{spent} {:?}",
+        began.elapsed()
+    );
+    let (_, metrics) = rig.admin("GET", "/metrics", None).await;
+    assert!(metrics.contains(&format!("stepgate_metadata_request_units_total {spent:.1}")), "{spent} {metrics}");
 }

@@ -40,7 +40,7 @@ pub(super) fn answer(cosmos: &Cosmos, method: &Method, path: &str, body: &[u8]) 
             let mints: Vec<Value> = mints
                 .map(|((user, permission), count)| json!({ "user": user, "permission": permission, "count": count }))
                 .collect();
-            fine(&json!({ "requests": cosmos.recorded(), "mints": mints }))
+            fine(&json!({ "requests": cosmos.recorded(), "mints": mints, "master": cosmos.master_usage() }))
         }
         ("GET", "keys") => {
             let [primary, secondary] = cosmos.keys();

@@ -109,7 +109,12 @@ impl Front {
         if let Some(delay) = fault.and_then(Effect::delay) {
             tokio::time::sleep(delay).await;
         }
-        let answer = self.carry_out(asked, container.as_ref()).await?;
+        if let Some(answer) = self.cosmos.master().throttle(asked, self.cosmos.0.clock.running()) {
+            return Ok(Outcome::Answer(answer));
+        }
+        let answer = self.carry_out(asked, container.as_ref()).await;
+        let mut answer = answer.unwrap_or_else(|refusal| refusal.answer());
+        self.cosmos.master().charge(asked, &mut answer);
         Ok(if fault == Some(Effect::CutAfterCommit) { Outcome::Cut } else { Outcome::Answer(answer) })
     }
 

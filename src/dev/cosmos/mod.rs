@@ -12,7 +12,7 @@
 //!
 //! ```text
 //! front: request -> authorization -> keyring | entra -> enforce -> faults -> checks -> patch -> emulator
-//!                                                                         \-> permissions -> directory
+//!                                                                         \-> master -> permissions -> directory
 //! ```
 
 mod admin;
@@ -26,6 +26,7 @@ mod entra;
 mod faults;
 mod front;
 mod keyring;
+mod master;
 mod partition;
 mod patch;
 mod permissions;
@@ -53,6 +54,7 @@ pub use self::{
     emulator::EmulatorSetup,
     faults::{Effect, Fault, On},
     keyring::{MalformedKey, Which},
+    master::MasterUsage,
     record::Recorded,
     request::Operation,
 };
@@ -63,6 +65,7 @@ use self::{
     faults::Faults,
     front::Front,
     keyring::{Claim, Keyring},
+    master::Master,
     procedures::Procedures,
     record::Record,
 };
@@ -123,6 +126,7 @@ struct State {
     procedures: Mutex<Procedures>,
     faults: Mutex<Faults>,
     record: Mutex<Record>,
+    master: Mutex<Master>,
     mints: Mutex<BTreeMap<(String, String), u64>>,
 }
 
@@ -130,6 +134,7 @@ impl Cosmos {
     /// A stand-in with the data of the seed. `clock` decides which signatures and tokens are current.
     pub async fn new(config: Config, clock: Clock) -> Result<Self, CosmosSetup> {
         let state = State {
+            master: Mutex::new(Master::new(clock.running())),
             clock,
             emulator: Emulator::new()?,
             entra: config.aad.map(Entra::new).transpose()?,
@@ -177,6 +182,11 @@ impl Cosmos {
     /// How many tokens have been minted for each (user, permission).
     pub fn mints(&self) -> BTreeMap<(String, String), u64> {
         lock(&self.0.mints).clone()
+    }
+
+    /// What users and permissions have cost.
+    pub fn master_usage(&self) -> MasterUsage {
+        self.master().usage()
     }
 
     /// Lets a fault wait for the requests it is meant for.
@@ -227,6 +237,10 @@ impl Cosmos {
 
     fn keyring(&self) -> MutexGuard<'_, Keyring> {
         lock(&self.0.keyring)
+    }
+
+    fn master(&self) -> MutexGuard<'_, Master> {
+        lock(&self.0.master)
     }
 
     fn directory(&self) -> MutexGuard<'_, Directory> {

@@ -491,7 +491,7 @@ async fn a_failure_from_before_another_key_was_found_says_nothing() {
     exchange(&broker).await.unwrap_err();
     assert_eq!(server.seen().len(), 1, "the failure holds");
     fs::write(&path, "dHdv").unwrap();
-    broker.reload_key().await.unwrap();
+    broker.reload().await.unwrap();
     exchange(&broker).await.unwrap();
 }
 

@@ -173,3 +173,24 @@ async fn a_token_lives_for_600_to_86400_seconds() {
     stand.advance(1);
     used(&usual).await.expect(403);
 }
+
+#[tokio::test]
+async fn users_and_permissions_are_throttled_beyond_240_units_a_second() {
+    let stand = Stand::new().await;
+    let mut made = 0;
+    let throttled = loop {
+        let answer = stand.post("/dbs/shop/users", json!({ "id": format!("u{made}") })).await;
+        if answer.status != 201 {
+            break answer.expect(429);
+        }
+        made += 1;
+    };
+    // 240 units and what the last one took beyond them, at 4.95 each.
+    assert_eq!((made, throttled.substatus()), (49, 3210));
+    assert_eq!(throttled.headers["x-ms-retry-after-ms"], "11");
+    stand.ask(By::Key, "GET", "/dbs/shop", &[], Value::Null).await.expect(200);
+    stand.clock.advance(Duration::from_millis(11));
+    stand.post("/dbs/shop/users", json!({ "id": "later" })).await.expect(201);
+    let usage = stand.cosmos.master_usage();
+    assert!((usage.request_units - 50.0 * 4.95).abs() < 1e-6 && usage.throttled == 1, "{usage:?}");
+}
