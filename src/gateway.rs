@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
 use tokio::{
     sync::Semaphore,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use url::Url;
 
@@ -35,9 +35,6 @@ use crate::{
     telemetry::Metrics,
     upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
-
-/// How long a record may take to become durable.
-const RECORD: Duration = Duration::from_secs(10);
 
 /// Bounds on requests.
 #[derive(Clone, Debug)]
@@ -305,12 +302,9 @@ impl Gateway {
         self.record(Entry { revocation, peer: Some(peer), ..Entry::new(phase, RequestId::new().as_str()) }).await
     }
 
-    /// Waits until a record is durable. A log that does not answer is a log that cannot be written.
+    /// Waits until a record is durable.
     async fn record(&self, entry: Entry) -> Result<(), Refusal> {
-        match timeout(RECORD, self.rooms.journal.append(entry)).await {
-            Ok(appended) => Ok(appended.map(drop)?),
-            Err(_) => Err(Refusal::new(Condition::AuditUnavailable, "the audit log does not answer")),
-        }
+        Ok(self.rooms.journal.append(entry).await.map(drop)?)
     }
 
     /// Closes the record and lets the answer go; without a record there is no answer.

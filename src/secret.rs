@@ -1,7 +1,8 @@
 //! Text that must not be seen: redacted `Debug`, no `Display`, no `Serialize`, wiped when dropped.
 
-use std::fmt;
+use std::{error::Error, fmt, sync::Arc};
 
+use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
 /// A secret text. Printing it prints `[redacted]`; reading it takes the word [`Secret::expose`], which a reviewer can find.
@@ -28,6 +29,38 @@ impl Secret {
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")
+    }
+}
+
+/// Why the account key cannot be read.
+pub type KeyError = Box<dyn Error + Send + Sync>;
+
+/// A key on its way.
+pub type Reading = BoxFuture<'static, Result<Secret, KeyError>>;
+
+/// Reads the account key that is in use. A function, since the key is one room's, and those that keep something in Cosmos
+/// know nothing of that room.
+#[derive(Clone)]
+pub struct AccountKeyReader(Arc<dyn Fn(Option<Secret>) -> Reading + Send + Sync>);
+
+impl AccountKeyReader {
+    /// A reader that calls `read` whenever a client has to be made, with the key that Cosmos has just refused, if one.
+    pub fn new<R>(read: R) -> Self
+    where
+        R: Fn(Option<Secret>) -> Reading + Send + Sync + 'static,
+    {
+        Self(Arc::new(read))
+    }
+
+    /// The key; another one than `refused`, if the source has one.
+    pub fn read(&self, refused: Option<Secret>) -> Reading {
+        (self.0)(refused)
+    }
+}
+
+impl fmt::Debug for AccountKeyReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccountKeyReader")
     }
 }
 

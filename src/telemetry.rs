@@ -58,6 +58,26 @@ pub struct IssuerLabel {
     pub issuer: String,
 }
 
+/// The label of an anchor of the audit log.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct AnchorLabel {
+    /// Its kind and place.
+    pub anchor: String,
+}
+
+/// What an anchor of the audit log has done since the start.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct AnchorCounts {
+    /// Its kind and place.
+    pub name: String,
+    /// Checkpoints it took.
+    pub anchored: u64,
+    /// Tries that failed.
+    pub failures: u64,
+    /// Checkpoints that wait for it.
+    pub waiting: usize,
+}
+
 /// The label of a binding.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct BindingLabel {
@@ -96,6 +116,9 @@ pub struct Metrics {
     metadata_throttles: Counter,
     audit_records: Counter,
     revocations: Gauge,
+    anchored: Family<AnchorLabel, Counter>,
+    anchor_failures: Family<AnchorLabel, Counter>,
+    anchor_waiting: Family<AnchorLabel, Gauge>,
     audit_sync: Arc<SyncHistogram>,
 }
 
@@ -114,6 +137,8 @@ pub struct Counts {
     pub revocations: usize,
     /// How each issuer's keys stand.
     pub issuers: Vec<IssuerCounts>,
+    /// What each anchor of the audit log has done.
+    pub anchors: Vec<AnchorCounts>,
     /// The times of the audit log's syncs.
     pub audit_sync: SyncTimes,
 }
@@ -190,6 +215,10 @@ impl Default for Metrics {
         registry.register("revocations", "Revocations in force", revocations.clone());
         let audit_records = Counter::default();
         registry.register("audit_records", "Audit records written", audit_records.clone());
+        let (anchored, anchor_failures, anchor_waiting) = (Family::default(), Family::default(), Family::default());
+        registry.register("audit_anchored_checkpoints", "Checkpoints an anchor took", anchored.clone());
+        registry.register("audit_anchor_failures", "Tries to anchor that failed", anchor_failures.clone());
+        registry.register("audit_anchor_waiting", "Checkpoints that wait for an anchor", anchor_waiting.clone());
         let audit_sync = Arc::<SyncHistogram>::default();
         registry.register_collector(Box::new(audit_sync.clone()));
         Self {
@@ -208,6 +237,9 @@ impl Default for Metrics {
             metadata_throttles,
             audit_records,
             revocations,
+            anchored,
+            anchor_failures,
+            anchor_waiting,
             audit_sync,
         }
     }
@@ -261,6 +293,12 @@ impl Metrics {
                 self.jwks_age.get_or_create(&label).set(i64::try_from(age).unwrap_or(i64::MAX));
             }
         }
+        for AnchorCounts { name, anchored, failures, waiting } in counts.anchors {
+            let label = AnchorLabel { anchor: name };
+            self.anchored.get_or_create(&label).inner().store(anchored, Ordering::Relaxed);
+            self.anchor_failures.get_or_create(&label).inner().store(failures, Ordering::Relaxed);
+            self.anchor_waiting.get_or_create(&label).set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        }
         *self.audit_sync.0.lock().unwrap_or_else(PoisonError::into_inner) = counts.audit_sync;
     }
 
@@ -295,6 +333,7 @@ mod tests {
             audit_records: 9,
             revocations: 3,
             issuers: vec![IssuerCounts { issuer: "cognito".to_owned(), fetches: 2, age: Some(30), usable: true }],
+            anchors: vec![AnchorCounts { name: "file /x".to_owned(), anchored: 5, failures: 1, waiting: 2 }],
             audit_sync: SyncTimes { sum: 0.5, buckets: vec![(0.1, 1), (f64::INFINITY, 2)] },
         });
         let text = metrics.render();
@@ -312,6 +351,9 @@ mod tests {
             "stepgate_metadata_request_units_total 12.5",
             "stepgate_metadata_throttled_total 4",
             "stepgate_audit_records_total 9",
+            r#"stepgate_audit_anchored_checkpoints_total{anchor="file /x"} 5"#,
+            r#"stepgate_audit_anchor_failures_total{anchor="file /x"} 1"#,
+            r#"stepgate_audit_anchor_waiting{anchor="file /x"} 2"#,
             "stepgate_revocations 3",
             "stepgate_audit_sync_seconds_sum 0.5",
             "stepgate_audit_sync_seconds_count 3",

@@ -6,22 +6,24 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
+
 use super::{
-    chain::Hash,
+    chain::{Hash, Head},
     checkpoint,
     journal::AuditError,
     key::PublicKey,
-    merkle::{self, Tree},
     segment::{Damage, Wrong},
 };
 
-/// Anchored checkpoints, and the tree of the log as far as it was read.
+/// Anchored checkpoints, and which of them the log was held against.
 #[derive(Debug, Default)]
 pub(super) struct Anchored {
     /// By size, the largest first: the next to be met is the last.
     waiting: Vec<Anchor>,
     met: u64,
-    tree: Tree,
+    /// Those that sign less than retention left.
+    before: u64,
     bad: Option<Damage>,
 }
 
@@ -34,8 +36,8 @@ struct Anchor {
 }
 
 impl Anchored {
-    /// The checkpoints in `paths`, each a file of them or a directory of such files (`*.checkpoints`, `*.checkpoint`). Every one must be signed by one of
-    /// `keys`.
+    /// The checkpoints in `paths`, each a file of them or a directory of such files (`*.checkpoints`, `*.checkpoint`, `*.json`). Every
+    /// one must be signed by one of `keys`.
     pub(super) fn read(paths: &[PathBuf], keys: &[PublicKey]) -> Result<Self, AuditError> {
         let mut anchored = Self::default();
         for path in paths {
@@ -44,12 +46,20 @@ impl Anchored {
             }
         }
         anchored.waiting.sort_by_key(|anchor| std::cmp::Reverse(anchor.size));
-        anchored.meet();
         Ok(anchored)
     }
 
     fn read_file(&mut self, file: PathBuf, keys: &[PublicKey]) -> Result<(), AuditError> {
         let mut text = std::fs::read_to_string(&file).map_err(|source| AuditError::at(&file, "read", source))?;
+        if text.starts_with(['{', '[']) {
+            let documents = documents(&text);
+            text = documents.ok_or_else(|| Damage {
+                file: file.clone(),
+                line: 0,
+                sequence: None,
+                wrong: Wrong::CheckpointForm,
+            })?;
+        }
         // A single note has no empty line after it, as C2SP has it; a file of several does.
         if !text.ends_with("\n\n") {
             text.push('\n');
@@ -68,19 +78,18 @@ impl Anchored {
         Ok(())
     }
 
-    /// Takes in the next record's line. Does nothing when no checkpoint is waited for, so that a plain verification hashes
-    /// each line no more often than it must.
-    pub(super) fn see(&mut self, line: &[u8]) {
-        if !self.waiting.is_empty() {
-            self.tree.push(merkle::leaf(line));
-            self.meet();
+    /// Takes the checkpoints out that sign less than `head`, where the reading begins, and holds those against it that sign as much.
+    pub(super) fn begin(&mut self, head: &Head) {
+        while self.waiting.pop_if(|anchor| anchor.size < head.records()).is_some() {
+            self.before += 1;
         }
+        self.meet(head);
     }
 
-    fn meet(&mut self) {
-        let size = self.tree.size();
-        while let Some(anchor) = self.waiting.pop_if(|anchor| anchor.size <= size) {
-            if anchor.root != self.tree.root() {
+    /// Holds the checkpoints against the log that sign as much as was read.
+    pub(super) fn meet(&mut self, head: &Head) {
+        while let Some(anchor) = self.waiting.pop_if(|anchor| anchor.size <= head.records()) {
+            if anchor.root != head.tree.root() {
                 self.bad.get_or_insert_with(|| anchor.damage(Wrong::Anchor(anchor.size)));
             }
             self.met += 1;
@@ -92,13 +101,41 @@ impl Anchored {
         self.bad.clone().map_or(Ok(()), |damage| Err(damage.into()))
     }
 
-    /// How many checkpoints a log extends that ends after `records`.
-    pub(super) fn extended(mut self, records: u64) -> Result<u64, AuditError> {
+    /// How many checkpoints a log extends that ends after `records`, and how many sign less than where the reading began.
+    pub(super) fn extended(mut self, records: u64) -> Result<(u64, u64), AuditError> {
         match self.waiting.pop() {
             Some(anchor) => Err(anchor.damage(Wrong::CutBack { signed: anchor.size, found: records }).into()),
-            None => Ok(self.met),
+            None => Ok((self.met, self.before)),
         }
     }
+
+    /// How many checkpoints a log extends of which only the beginning was read.
+    pub(super) fn so_far(&self) -> (u64, u64) {
+        (self.met, self.before)
+    }
+}
+
+/// The checkpoints of documents as Cosmos gives them: objects with a member `checkpoint`, one after another or in an array.
+fn documents(json: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Document {
+        checkpoint: String,
+    }
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Documents {
+        Many(Vec<Document>),
+        One(Document),
+    }
+    let mut notes = String::new();
+    for documents in serde_json::Deserializer::from_str(json).into_iter() {
+        let documents = match documents.ok()? {
+            Documents::Many(many) => many,
+            Documents::One(one) => vec![one],
+        };
+        notes.extend(documents.into_iter().map(|document| document.checkpoint + "\n"));
+    }
+    Some(notes)
 }
 
 impl Anchor {
@@ -114,7 +151,8 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, AuditError> {
     }
     let entries = path.read_dir().map_err(failed)?.map(|entry| entry.map(|entry| entry.path()));
     let mut files: Vec<PathBuf> = entries.collect::<Result<_, _>>().map_err(failed)?;
-    files.retain(|file| file.extension().is_some_and(|ending| ending == "checkpoints" || ending == "checkpoint"));
+    let endings = ["checkpoints", "checkpoint", "json"];
+    files.retain(|file| file.extension().is_some_and(|ending| endings.iter().any(|known| ending == *known)));
     files.sort();
     Ok(files)
 }

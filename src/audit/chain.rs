@@ -1,19 +1,22 @@
 //! The chain: every line carries the hash of the line before and its own.
 //!
-//! A line is one JSON object whose last members are `"prev"` and `"hash"`. The hash is SHA-256 over the 32 bytes of the
-//! previous hash and then the line's own bytes as they stand, without the member `hash` and its comma. Nothing is parsed
-//! and written again to check it, so no two spellings of a record share a hash.
+//! A line is one JSON object that begins with `metadata` and its `sequence`, and whose last members are `"prev"` and
+//! `"hash"`. The hash is SHA-256 over the 32 bytes of the previous hash and then the line's own bytes as they stand, without
+//! the member `hash` and its comma. Nothing is parsed to check it, let alone written again, so no two spellings of a
+//! record share a hash, and a check costs little more than its hashing.
 
 use std::fmt;
 
-use aws_lc_rs::digest::{Context, SHA256};
-use serde::Deserialize;
-
 use super::merkle::{self, Tree};
+use aws_lc_rs::digest::{Context, SHA256};
 
-/// What stands before the last 64 digits of a line, and after them.
+/// What a line begins with, up to its sequence.
+const FIRST: &[u8] = b"{\"metadata\":{\"sequence\":";
+/// What stands before the digits of the hash, and after them, at a line's end.
 const BEFORE: &[u8] = b",\"hash\":\"";
 const AFTER: &[u8] = b"\"}";
+/// What stands before the digits of the previous hash; what stands after them is a quote.
+const PREV: &[u8] = b",\"prev\":\"";
 const DIGITS: usize = 64;
 
 /// A link of the chain.
@@ -36,6 +39,29 @@ impl Hash {
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Hash {
+    /// The hash that lower-case digits spell.
+    fn from_digits(digits: &[u8]) -> Option<Self> {
+        let (pairs, []) = digits.as_chunks::<2>() else { return None };
+        let mut hash = [0; 32];
+        if pairs.len() != hash.len() {
+            return None;
+        }
+        for (byte, [high, low]) in hash.iter_mut().zip(pairs) {
+            *byte = value(*high)? << 4 | value(*low)?;
+        }
+        Some(Self(hash))
+    }
+}
+
+const fn value(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
     }
 }
 
@@ -92,16 +118,25 @@ pub enum Misfit {
     Hash,
 }
 
-#[derive(Deserialize)]
+/// What a line says of its place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Links<'a> {
-    metadata: Metadata,
-    #[serde(borrow)]
-    prev: &'a str,
+    sequence: u64,
+    prev: Hash,
+    hash: Hash,
+    /// The line without its hash and its closing brace.
+    content: &'a [u8],
 }
 
-#[derive(Deserialize)]
-struct Metadata {
+/// A line by itself: what it says of its place, its hash recomputed, and its leaf in the tree. Lines can be looked at in
+/// any order, and at the same time; only [`Seen::follow`] needs them one after another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Seen {
     sequence: u64,
+    prev: Hash,
+    hash: Hash,
+    fits: bool,
+    leaf: Hash,
 }
 
 /// Ends `body`, a JSON object whose last member is `prev`, with its hash and a newline.
@@ -115,35 +150,47 @@ pub(super) fn seal(prev: Hash, body: &mut Vec<u8>) -> Hash {
     hash
 }
 
-/// Moves `head` on by `line` (without its newline), if that follows it.
-pub(super) fn follow(head: &mut Head, line: &[u8]) -> Result<(), Misfit> {
-    let (content, digits) = split(line).ok_or(Misfit::NotARecord)?;
-    let links: Links<'_> = serde_json::from_slice(line).map_err(|_| Misfit::NotARecord)?;
-    let expected = head.records().saturating_add(1);
-    if links.metadata.sequence != expected {
-        return Err(Misfit::Sequence { expected, found: links.metadata.sequence });
-    }
-    if links.prev != head.hash.to_string() {
-        return Err(Misfit::Prev);
-    }
-    let hash = digest(head.hash, content);
-    if hash.to_string().as_bytes() != digits {
-        return Err(Misfit::Hash);
-    }
-    head.advance(line, hash);
-    Ok(())
+/// Looks at a line (without its newline) by itself.
+pub(super) fn see(line: &[u8]) -> Result<Seen, Misfit> {
+    let Links { sequence, prev, hash, content } = links(line).ok_or(Misfit::NotARecord)?;
+    Ok(Seen { sequence, prev, hash, fits: digest(prev, content) == hash, leaf: merkle::leaf(line) })
 }
 
-/// The hash a line claims to have, unchecked.
-pub(super) fn claimed(line: &[u8]) -> Option<&str> {
-    split(line).and_then(|(_, digits)| std::str::from_utf8(digits).ok())
+impl Seen {
+    /// Moves `head` on by this line, if that follows it.
+    pub(super) fn follow(self, head: &mut Head) -> Result<(), Misfit> {
+        let expected = head.records().saturating_add(1);
+        if self.sequence != expected {
+            return Err(Misfit::Sequence { expected, found: self.sequence });
+        }
+        if self.prev != head.hash {
+            return Err(Misfit::Prev);
+        }
+        if !self.fits {
+            return Err(Misfit::Hash);
+        }
+        head.hash = self.hash;
+        head.tree.push(self.leaf);
+        Ok(())
+    }
 }
 
-/// A line's content without its closing brace, and the digits of its hash.
-fn split(line: &[u8]) -> Option<(&[u8], &[u8])> {
-    let line = line.strip_suffix(AFTER)?;
-    let (content, digits) = line.split_at_checked(line.len().checked_sub(DIGITS)?)?;
-    Some((content.strip_suffix(BEFORE)?, digits))
+fn links(line: &[u8]) -> Option<Links<'_>> {
+    let rest = line.strip_prefix(FIRST)?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let sequence = rest.get(..digits)?;
+    // One spelling: neither a leading zero nor anything but a member after it.
+    let is_plain = sequence.first() != Some(&b'0') && rest.get(digits) == Some(&b',');
+    let sequence = std::str::from_utf8(sequence).ok().filter(|_| is_plain)?.parse().ok()?;
+    let (content, hash) = member(line.strip_suffix(AFTER)?, BEFORE)?;
+    let (_, prev) = member(content.strip_suffix(b"\"")?, PREV)?;
+    Some(Links { sequence, prev, hash, content })
+}
+
+/// What stands before a member of digits at the end of `text`, and the hash they spell.
+fn member<'a>(text: &'a [u8], name: &[u8]) -> Option<(&'a [u8], Hash)> {
+    let (before, digits) = text.split_at_checked(text.len().checked_sub(DIGITS)?)?;
+    Some((before.strip_suffix(name)?, Hash::from_digits(digits)?))
 }
 
 fn digest(prev: Hash, content: &[u8]) -> Hash {
@@ -161,10 +208,15 @@ mod tests {
     use super::*;
 
     fn line(sequence: u64, prev: Hash) -> (Vec<u8>, Hash) {
-        let mut body = format!(r#"{{"metadata":{{"sequence":{sequence}}},"prev":"{prev}"}}"#).into_bytes();
+        let mut body =
+            format!(r#"{{"metadata":{{"sequence":{sequence},"version":"1"}},"prev":"{prev}"}}"#).into_bytes();
         let hash = seal(prev, &mut body);
         assert_eq!(body.pop(), Some(b'\n'));
         (body, hash)
+    }
+
+    fn follow(head: &mut Head, line: &[u8]) -> Result<(), Misfit> {
+        see(line)?.follow(head)
     }
 
     #[test]
@@ -179,6 +231,26 @@ mod tests {
         assert_eq!(follow(&mut head, &other), Err(Misfit::Prev));
         follow(&mut head, &second).unwrap();
         assert_eq!(head.records(), 2);
+    }
+
+    #[test]
+    fn a_place_has_one_spelling() {
+        let (first, _) = line(1, Hash::GENESIS);
+        let text = String::from_utf8(first).unwrap();
+        for (from, to) in [
+            ("{\"metadata", "{ \"metadata"),
+            ("\"sequence\":1", "\"sequence\":01"),
+            ("\"sequence\":1", "\"sequence\":1.0"),
+            ("\"prev\":\"0", "\"prev\":\"A"),
+        ] {
+            let other = text.replacen(from, to, 1);
+            assert_ne!(other, text);
+            assert_eq!(see(other.as_bytes()), Err(Misfit::NotARecord), "{other}");
+        }
+        let spaced = format!("{} }}", text.strip_suffix('}').unwrap());
+        assert_eq!(see(spaced.as_bytes()), Err(Misfit::NotARecord));
+        let other = text.replacen("\"version\":\"1\"", "\"version\":\"2\"", 1);
+        assert_eq!(follow(&mut Head::genesis(), other.as_bytes()), Err(Misfit::Hash));
     }
 
     /// Anyone can recompute the chain with a SHA-256 tool: the bytes of the previous hash, then the line without `hash`.

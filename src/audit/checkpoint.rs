@@ -50,11 +50,20 @@ pub(super) struct Checkpoint<'a> {
 
 /// The checkpoint of `head`, signed; `None` when the key cannot sign.
 pub(super) fn sign(head: &Head, time: Timestamp, key: &SigningKey) -> Option<String> {
+    sign_text(&body(ORIGIN, head, time), key)
+}
+
+/// The lines that describe `head`.
+pub(super) fn body(origin: &str, head: &Head, time: Timestamp) -> String {
     let base64 = |hash: Hash| STANDARD.encode(hash.as_bytes());
     let (size, root, chain) = (head.records(), base64(head.tree.root()), base64(head.hash));
     let peaks: Vec<u8> = head.tree.peaks().iter().flat_map(Hash::as_bytes).copied().collect();
     let (tree, time) = (STANDARD.encode(peaks), time.rfc3339());
-    let text = format!("{ORIGIN}\n{size}\n{root}\n{CHAIN}{chain}\n{TREE}{tree}\n{TIME}{time}\n");
+    format!("{origin}\n{size}\n{root}\n{CHAIN}{chain}\n{TREE}{tree}\n{TIME}{time}\n")
+}
+
+/// A note of `text`, followed by an empty line.
+pub(super) fn sign_text(text: &str, key: &SigningKey) -> Option<String> {
     let mut signature = key.public().id().to_vec();
     signature.extend_from_slice(&key.sign(text.as_bytes())?);
     Some(format!("{text}\n{SIGNER}{}\n\n", STANDARD.encode(signature)))
@@ -96,6 +105,12 @@ fn end_of_note(text: &str) -> Option<usize> {
 
 /// The head that a note signs, if one of `keys` signed it.
 pub(super) fn open(note: &str, keys: &[PublicKey]) -> Result<Head, Wrong> {
+    let text = signed_text(note, keys)?;
+    head(ORIGIN, &text).map(|(head, _)| head).ok_or(Wrong::CheckpointForm)
+}
+
+/// The text of a note, if one of `keys` signed it.
+pub(super) fn signed_text(note: &str, keys: &[PublicKey]) -> Result<String, Wrong> {
     let (text, signature) = note.split_once("\n\n").ok_or(Wrong::CheckpointForm)?;
     let text = format!("{text}\n");
     let signature = signature
@@ -107,19 +122,28 @@ pub(super) fn open(note: &str, keys: &[PublicKey]) -> Result<Head, Wrong> {
     if !keys.iter().any(|key| key.id() == *id && key.verifies(text.as_bytes(), signature)) {
         return Err(Wrong::Signature);
     }
-    head(&text).ok_or(Wrong::CheckpointForm)
+    Ok(text)
 }
 
-/// The head that a checkpoint's text describes, if its parts agree.
-fn head(text: &str) -> Option<Head> {
-    let mut lines = text.lines();
-    let (ORIGIN, size) = (lines.next()?, lines.next()?.parse().ok()?) else { return None };
-    let root = hash(lines.next()?)?;
-    let chain = hash(lines.next()?.strip_prefix(CHAIN)?)?;
-    let peaks = STANDARD.decode(lines.next()?.strip_prefix(TREE)?).ok()?;
+/// The head that a signed text describes, if its parts agree, and the lines after it.
+pub(super) fn head<'a>(origin: &str, text: &'a str) -> Option<(Head, &'a str)> {
+    let mut rest = text;
+    let mut next = || {
+        let (line, after) = rest.split_once('\n')?;
+        rest = after;
+        Some(line)
+    };
+    if next()? != origin {
+        return None;
+    }
+    let size = next()?.parse().ok()?;
+    let root = hash(next()?)?;
+    let chain = hash(next()?.strip_prefix(CHAIN)?)?;
+    let peaks = STANDARD.decode(next()?.strip_prefix(TREE)?).ok()?;
+    next()?.strip_prefix(TIME)?;
     let (peaks, []) = peaks.as_chunks::<32>() else { return None };
     let tree = Tree::new(size, peaks.iter().copied().map(Hash::from_bytes).collect())?;
-    (tree.root() == root).then_some(Head { hash: chain, tree })
+    (tree.root() == root).then_some((Head { hash: chain, tree }, rest))
 }
 
 /// A hash as it is written in a note.

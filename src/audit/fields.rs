@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Revocation, Ruling, Suppressed, Upstream,
+    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 use crate::{
@@ -110,6 +110,8 @@ pub(super) struct Fields {
     suppressed: Option<StoredSuppressed>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     revocation: Option<Revocation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reading: Option<StoredReading>,
 }
 
 #[derive(Serialize, Deserialize, Debug)]
@@ -183,6 +185,14 @@ struct StoredAnswer {
 }
 
 #[derive(Serialize, Deserialize, Debug)]
+struct StoredReading {
+    command: String,
+    selection: String,
+    uid: u32,
+    time: i64,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
 struct StoredSuppressed {
     count: u64,
     since: i64,
@@ -227,6 +237,7 @@ impl From<&Entry> for Fields {
                 .suppressed
                 .map(|suppressed| StoredSuppressed { count: suppressed.count, since: suppressed.since.as_millis() }),
             revocation: entry.revocation.clone(),
+            reading: entry.reading.as_ref().map(StoredReading::from),
         }
     }
 }
@@ -280,6 +291,7 @@ impl TryFrom<Fields> for Entry {
             peer: fields.peer.map(|peer| SocketAddr::from_str(&peer)).transpose()?,
             user_agent: fields.user_agent,
             revocation: fields.revocation,
+            reading: fields.reading.map(Reading::from),
             suppressed: fields
                 .suppressed
                 .map(|stored| Suppressed { count: stored.count, since: Timestamp::from_millis(stored.since) }),
@@ -420,6 +432,24 @@ impl From<&Answer> for StoredAnswer {
 impl From<StoredAnswer> for Answer {
     fn from(stored: StoredAnswer) -> Self {
         Self { status: stored.status, error: stored.error, duration: duration(stored.duration_ms) }
+    }
+}
+
+impl From<&Reading> for StoredReading {
+    fn from(reading: &Reading) -> Self {
+        Self {
+            command: reading.command.clone(),
+            selection: reading.selection.clone(),
+            uid: reading.uid,
+            time: reading.time.as_millis(),
+        }
+    }
+}
+
+impl From<StoredReading> for Reading {
+    fn from(stored: StoredReading) -> Self {
+        let time = Timestamp::from_millis(stored.time);
+        Self { command: stored.command, selection: stored.selection, uid: stored.uid, time }
     }
 }
 

@@ -8,22 +8,29 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use super::{
+    anchors::Anchors,
     key::{self, KeyProblem, PublicKey, SigningKey},
     record::{Entry, Sequence},
     recover,
     refusals::Refusals,
     segment::Damage,
-    status::{Counters, Shared, Status},
-    writer::{Append, Message, Writer},
+    status::{Counters, Health, Shared, Status},
+    writer::{Append, Message, Parts, Writer},
 };
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 
 /// The file that holds the public keys of the checkpoints.
 pub(super) const PUBLIC_KEY: &str = "checkpoint.pub";
 const LOCK: &str = "lock";
+/// How long a stop waits for the last records and checkpoint, and how long for the anchors.
+const LAST_WRITE: Duration = Duration::from_secs(30);
+const LAST_ANCHORING: Duration = Duration::from_secs(5);
 
 /// When a record counts as written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,12 +64,22 @@ pub struct Config {
     pub refusal_bytes: u64,
     /// Appends that may wait for the writer; more wait for a place.
     pub queue: usize,
+    /// A segment this old is closed and the next one begun.
+    pub segment_age: Duration,
+    /// Room on the disk that is taken ahead, for outcomes of writes that have begun when it is full.
+    pub room: u64,
+    /// The longest time that an append waits for the disk.
+    pub deadline: Duration,
+    /// Whether closed segments are compressed.
+    pub pack: bool,
+    /// How long records are kept; `None` for ever.
+    pub retain: Option<Duration>,
 }
 
 impl Config {
     /// The values of a log that nobody configured further: fsync, the key beside the log, 64 MiB segments of which
-    /// refusals may fill an eighth, a checkpoint each minute or 10,000 records, 20 refusals a second, 1,024 appends
-    /// waiting.
+    /// refusals may fill an eighth, each no older than a day and none packed or removed, a checkpoint each minute or 10,000
+    /// records, 20 refusals a second, 1,024 appends waiting for up to 5 s, 8 MiB of room.
     pub fn in_directory(directory: impl Into<PathBuf>) -> Self {
         let directory = directory.into();
         Self {
@@ -75,6 +92,11 @@ impl Config {
             refusals_per_second: 20,
             refusal_bytes: 8 * 1024 * 1024,
             queue: 1024,
+            segment_age: Duration::from_secs(24 * 60 * 60),
+            room: 8 * 1024 * 1024,
+            deadline: Duration::from_secs(5),
+            pack: false,
+            retain: None,
         }
     }
 }
@@ -115,6 +137,26 @@ pub enum AuditError {
     /// A file of the log was written to by somebody else while the journal was open.
     #[error("{} was changed by another program: restore it, or start the gateway with a new directory", .0.display())]
     Changed(PathBuf),
+    /// The disk is full, or nearly.
+    #[error(
+        "the disk has no room for {}: requests are refused, and outcomes of writes that have begun still fit; free some space",
+        .0.display()
+    )]
+    Full(PathBuf),
+    /// The disk does not answer.
+    #[error("the disk of the audit log has not answered for {} s", .0.as_secs())]
+    Hung(Duration),
+    /// The segment failed before.
+    #[error("segment {0} of the audit log has failed")]
+    Shut(u64),
+    /// A reader cannot leave a note of its reading.
+    #[error("reading the audit log is recorded, and a note of it cannot be left in {}: {source}; have its owner let you write there, or read a copy", place.display())]
+    Unnoted {
+        /// Where.
+        place: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A record cannot be rendered.
     #[error("cannot render the record: {0}")]
     Record(serde_json::Error),
@@ -153,6 +195,8 @@ pub enum Unavailable {
 #[derive(Debug)]
 pub struct Journal {
     messages: mpsc::Sender<Message>,
+    deadline: Duration,
+    anchors: Arc<Anchors>,
     refusals: Arc<Refusals>,
     shared: Arc<Shared>,
     closed: watch::Receiver<Option<Result<(), Unavailable>>>,
@@ -161,8 +205,8 @@ pub struct Journal {
 
 impl Journal {
     /// Opens the log in `config.directory`, making it when absent. An unfinished last line is cut; intents that never had
-    /// an outcome get a `recovered` record; any other damage refuses the start.
-    pub fn open(config: Config, clock: Clock) -> Result<Self, AuditError> {
+    /// an outcome get a `recovered` record; any other damage refuses the start. Each checkpoint goes to `anchors`.
+    pub fn open(config: Config, anchors: Anchors, clock: Clock) -> Result<Self, AuditError> {
         let directory = config.directory.clone();
         std::fs::create_dir_all(&directory)
             .map_err(|source| AuditError::at(&directory, "make the directory", source))?;
@@ -177,7 +221,18 @@ impl Journal {
         let (done, closed) = watch::channel(None);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(AuditError::Thread)?;
-        let writer = Writer::open(config, clock.clone(), key, lock, found, Arc::clone(&refusals), Arc::clone(&shared))?;
+        let (deadline, anchors) = (config.deadline, Arc::new(anchors));
+        let parts = Parts {
+            config,
+            clock: clock.clone(),
+            key,
+            keys,
+            lock,
+            refusals: Arc::clone(&refusals),
+            shared: Arc::clone(&shared),
+            anchors: Arc::clone(&anchors),
+        };
+        let writer = Writer::open(parts, found)?;
         std::thread::Builder::new()
             .name("audit".into())
             .spawn(move || {
@@ -185,16 +240,32 @@ impl Journal {
                 done.send_replace(Some(result));
             })
             .map_err(AuditError::Thread)?;
-        Ok(Self { messages, refusals, shared, closed, clock })
+        Ok(Self { messages, deadline, anchors, refusals, shared, closed, clock })
     }
 
-    /// Writes a record and resolves when it is as durable as the configuration wants. A caller that stops waiting does
-    /// not unwrite the record.
+    /// Writes a record and resolves when it is as durable as the configuration wants; an error when it is not within the
+    /// deadline. A caller that stops waiting does not unwrite the record.
     pub async fn append(&self, entry: Entry) -> Result<Sequence, Unavailable> {
         let (waiter, written) = oneshot::channel();
-        let append = Append { entry, time: self.clock.now(), waiter };
-        self.messages.send(Message::Append(Box::new(append))).await.map_err(|_| Unavailable::Closed)?;
-        written.await.unwrap_or(Err(Unavailable::Closed))
+        let message = Message::Append(Box::new(Append { entry, time: self.clock.now(), waiter }));
+        if let Some(hung) = self.hung() {
+            // It is left with the writer all the same, which then knows what nobody waited for.
+            drop(written);
+            let _ = self.messages.try_send(message);
+            return Err(Unavailable::Failed(Arc::new(hung)));
+        }
+        let append = async {
+            self.messages.send(message).await.map_err(|_| Unavailable::Closed)?;
+            written.await.unwrap_or(Err(Unavailable::Closed))
+        };
+        let hung = || Unavailable::Failed(Arc::new(AuditError::Hung(self.deadline)));
+        timeout(self.deadline, append).await.unwrap_or_else(|_| Err(hung()))
+    }
+
+    /// Whether the writer has been at the disk for longer than anyone waits.
+    fn hung(&self) -> Option<AuditError> {
+        let busy = self.shared.busy_for();
+        (busy >= self.deadline).then_some(AuditError::Hung(busy))
     }
 
     /// Takes note of a request refused before an identity is known. Never waits: it is written with the next commit,
@@ -205,7 +276,23 @@ impl Journal {
 
     /// Whether the log can be written, for `/readyz`.
     pub fn status(&self) -> Status {
-        self.shared.status()
+        let mut status = Status { anchors: self.anchors.status(), ..self.shared.status() };
+        if let Some(hung) = self.hung() {
+            let busy = i64::try_from(self.shared.busy_for().as_millis()).unwrap_or(i64::MAX);
+            let since = Timestamp::from_millis(self.clock.now().as_millis().saturating_sub(busy));
+            status.health = Health::Failed { since, error: Arc::new(hung) };
+        }
+        status
+    }
+
+    /// Sends checkpoints to the anchors until dropped. The server owns it.
+    pub async fn keep_anchored(&self) {
+        self.anchors.run().await;
+    }
+
+    /// Sends what the anchors do not have yet, the last checkpoint above all. To be called after [`Journal::close`].
+    pub async fn finish_anchoring(&self) {
+        self.anchors.finish(LAST_ANCHORING).await;
     }
 
     /// What was written so far, for metrics.
@@ -216,17 +303,21 @@ impl Journal {
     /// Writes what waits, signs a last checkpoint and ends the writer. Later calls wait for the same end.
     pub async fn close(&self) -> Result<(), Unavailable> {
         // A writer that is gone has closed already, or died: the watch tells which.
-        let _ = self.messages.send(Message::Close).await;
-        let mut closed = self.closed.clone();
-        match closed.wait_for(Option::is_some).await {
-            Ok(result) => result.clone().unwrap_or(Err(Unavailable::Closed)),
-            Err(_) => Err(Unavailable::Closed),
-        }
+        let close = async {
+            let _ = self.messages.send(Message::Close).await;
+            let mut closed = self.closed.clone();
+            match closed.wait_for(Option::is_some).await {
+                Ok(result) => result.clone().unwrap_or(Err(Unavailable::Closed)),
+                Err(_) => Err(Unavailable::Closed),
+            }
+        };
+        let hung = || Unavailable::Failed(Arc::new(AuditError::Hung(LAST_WRITE)));
+        timeout(LAST_WRITE, close).await.unwrap_or_else(|_| Err(hung()))
     }
 }
 
 /// Takes the directory for this process; the lock ends with the file.
-fn lock(directory: &Path) -> Result<File, AuditError> {
+pub(super) fn lock(directory: &Path) -> Result<File, AuditError> {
     let path = directory.join(LOCK);
     let open = File::options().create(true).truncate(false).write(true).open(&path);
     let file = open.map_err(|source| AuditError::at(&path, "open", source))?;

@@ -3,6 +3,8 @@
 //!
 //! Schema: <https://schema.ocsf.io/1.3.0/classes/datastore_activity>, with the `security_control` profile for `action_id`.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -20,6 +22,8 @@ const CATEGORY: u32 = 6;
 
 #[derive(Serialize)]
 struct Event<'a> {
+    /// First, with the sequence as its first member: so `chain` finds the sequence without parsing the rest.
+    metadata: Metadata<'a>,
     class_uid: u32,
     class_name: &'static str,
     category_uid: u32,
@@ -41,7 +45,6 @@ struct Event<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     duration: Option<u64>,
     message: String,
-    metadata: Metadata<'a>,
     actor: Actor<'a>,
     src_endpoint: Endpoint,
     database: Named<'a>,
@@ -55,6 +58,7 @@ struct Event<'a> {
 
 #[derive(Serialize)]
 struct Metadata<'a> {
+    sequence: u64,
     version: &'static str,
     product: Product,
     profiles: [&'static str; 1],
@@ -62,7 +66,6 @@ struct Metadata<'a> {
     event_code: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     correlation_uid: &'a str,
-    sequence: u64,
 }
 
 #[derive(Serialize)]
@@ -85,7 +88,7 @@ struct Actor<'a> {
 struct User<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<&'a str>,
+    uid: Option<Cow<'a, str>>,
     type_id: u32,
 }
 
@@ -130,6 +133,15 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
     let (status_id, status) = status(entry);
     let (action_id, action) = action(entry);
     serde_json::to_vec(&Event {
+        metadata: Metadata {
+            sequence: record.sequence.0,
+            version: SCHEMA_VERSION,
+            product: Product { name: "stepgate", vendor_name: "stepgate", version: env!("CARGO_PKG_VERSION") },
+            profiles: ["security_control"],
+            log_name: "audit",
+            event_code: entry.phase.as_str(),
+            correlation_uid: &entry.request_id,
+        },
         class_uid: CLASS,
         class_name: "Datastore Activity",
         category_uid: CATEGORY,
@@ -148,15 +160,6 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
         action,
         duration: entry.answer.as_ref().map(|answer| u64::try_from(answer.duration.as_millis()).unwrap_or(u64::MAX)),
         message: message(entry),
-        metadata: Metadata {
-            version: SCHEMA_VERSION,
-            product: Product { name: "stepgate", vendor_name: "stepgate", version: env!("CARGO_PKG_VERSION") },
-            profiles: ["security_control"],
-            log_name: "audit",
-            event_code: entry.phase.as_str(),
-            correlation_uid: &entry.request_id,
-            sequence: record.sequence.0,
-        },
         actor: actor(entry),
         src_endpoint: endpoint(entry),
         database: match &entry.question.container {
@@ -173,6 +176,9 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
 fn activity(entry: &Entry) -> (u32, &'static str) {
     if matches!(entry.phase, Phase::Revoke | Phase::Lift) {
         return (99, entry.phase.as_str());
+    }
+    if entry.phase == Phase::Reading {
+        return (1, "Read");
     }
     match entry.question.action {
         Some(Action::Operation(operation)) => match operation {
@@ -227,15 +233,22 @@ fn actor(entry: &Entry) -> Actor<'_> {
         Some(who) => Actor {
             user: User {
                 name: &who.subject.id,
-                uid: Some(&who.subject.id),
+                uid: Some(Cow::Borrowed(&*who.subject.id)),
                 // 3 is System, which OCSF gives to accounts that are no person; a human was never proven a workload.
                 type_id: if who.kind.is_some() { 3 } else { 1 },
             },
             app_uid: who.client.as_deref(),
             idp: Some(Idp { name: who.subject.issuer.as_str() }),
         },
+        None if entry.reading.is_some() => reader(entry),
         None => Actor { user: User { name: "unknown", uid: None, type_id: 0 }, app_uid: None, idp: None },
     }
+}
+
+/// The user who read the log.
+fn reader(entry: &Entry) -> Actor<'_> {
+    let uid = entry.reading.as_ref().map(|reading| reading.uid.to_string().into());
+    Actor { user: User { name: "local user", uid, type_id: 1 }, app_uid: None, idp: None }
 }
 
 fn endpoint(entry: &Entry) -> Endpoint {
@@ -252,6 +265,9 @@ fn message(entry: &Entry) -> String {
     }
     if let (Phase::Revoke | Phase::Lift, Some(revocation)) = (entry.phase, &entry.revocation) {
         return format!("{} {}", entry.phase.as_str(), revocation.target);
+    }
+    if let Some(reading) = &entry.reading {
+        return format!("uid {} read the audit log: {} {}", reading.uid, reading.command, reading.selection);
     }
     let verdict = match (entry.phase, entry.decision.as_ref().map(|ruling| ruling.verdict)) {
         (Phase::Intent, _) => "about to",

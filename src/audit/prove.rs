@@ -9,6 +9,7 @@
 use std::{path::Path, str};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
+use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     key::PublicKey,
     merkle::{self, Known},
     ocsf, recover,
-    segment::{self, Lines, Segment, Wrong},
+    segment::{Blocks, Log, Segment, Wrong},
     verify,
     walk::Walk,
 };
@@ -82,12 +83,11 @@ pub enum NotProven {
 
 /// The records of `request` in the log in `directory`, each with its proof.
 pub fn prove(directory: &Path, request: &str) -> Result<Proven, ProveError> {
-    let listing = segment::list(directory).map_err(|source| AuditError::at(directory, "list", source))?;
-    let segments = recover::contiguous(directory, listing)?;
     let keys = verify::keys_beside(directory)?;
+    let segments = Log::list(directory, &keys)?.segments;
     let mut records = Vec::new();
-    for (index, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.has_lines) {
-        if mentions(&segment.name.lines(directory), request)? {
+    for (index, segment) in segments.iter().enumerate().filter(|(_, segment)| segment.lines.is_some()) {
+        if mentions(&segment.path(directory), request)? {
             let next = segments.get(index + 1);
             records.extend(prove_in(directory, segment, next, request, &keys)?);
         }
@@ -136,13 +136,17 @@ impl ProvenRecord {
 
 /// Whether a segment has a line that mentions the request, so that not every segment need be verified.
 fn mentions(path: &Path, request: &str) -> Result<bool, AuditError> {
-    let mut lines = Lines::open(path).map_err(|source| AuditError::at(path, "open", source))?;
-    while let Some(line) = lines.next().map_err(|source| AuditError::at(path, "read", source))? {
-        if str::from_utf8(line.bytes).is_ok_and(|line| line.contains(request)) {
+    let mut blocks = Blocks::open(path).map_err(|source| AuditError::at(path, "open", source))?;
+    let wanted = Finder::new(request);
+    loop {
+        let lines = blocks.next().map_err(|source| AuditError::at(path, "read", source))?;
+        if lines.is_empty() {
+            return Ok(false);
+        }
+        if lines.iter().any(|line| wanted.find(line.bytes).is_some()) {
             return Ok(true);
         }
     }
-    Ok(false)
 }
 
 /// The request's records of one segment, proven against the newest checkpoint that knows no later segment.
@@ -157,7 +161,7 @@ fn prove_in(
     let mut leaves = Vec::new();
     let mut found = Vec::new();
     let mut walk = Walk { directory, keys, head: head.clone() };
-    walk.segment(segment, next.is_none(), |line| {
+    walk.segment(segment, next.is_none(), |line, _| {
         leaves.push(merkle::leaf(line.bytes));
         if ocsf::parse(line.bytes).is_ok_and(|record| *record.entry.request_id == *request) {
             found.push((head.records() + leaves.len() as u64, line.bytes.to_vec()));

@@ -21,13 +21,13 @@ async fn written(requests: u64, segment_bytes: u64) -> tempfile::TempDir {
 
 fn opened(directory: &std::path::Path, segment_bytes: u64) -> Journal {
     let clock = Clock::Manual(ManualClock::new(Timestamp::from_millis(1_795_375_762_123)));
-    Journal::open(Config { segment_bytes, ..Config::in_directory(directory) }, clock).unwrap()
+    Journal::open(Config { segment_bytes, ..Config::in_directory(directory) }, Anchors::default(), clock).unwrap()
 }
 
 #[tokio::test]
 async fn every_record_of_every_segment_is_proven_to_a_stranger() {
     let directory = written(20, 8 * 1024).await;
-    assert!(verify(directory.path(), &Evidence::default()).unwrap().segments > 3);
+    assert!(verify(directory.path(), &Evidence::default(), Range::ALL).unwrap().segments > 3);
     let keys = public_keys(&directory.path().join("checkpoint.pub")).unwrap();
     for n in 0..20 {
         let proven = prove(directory.path(), &format!("request-{n:02}")).unwrap();

@@ -15,6 +15,7 @@ use super::{
 pub struct Reader {
     directory: PathBuf,
     name: SegmentName,
+    path: PathBuf,
     lines: Lines,
     /// The segment after this one, once it was seen.
     next: Option<SegmentName>,
@@ -35,22 +36,20 @@ impl Reader {
         let segments = with_lines(directory)?;
         let at = segments.len().saturating_sub(1).saturating_sub(back);
         let name = segments.get(at).copied().ok_or_else(|| AuditError::NoLog(directory.to_owned()))?;
-        let path = name.lines(directory);
-        let lines = Lines::open(&path).map_err(|source| AuditError::at(&path, "open", source))?;
-        Ok(Self { directory: directory.to_owned(), name, lines, next: None })
+        let (path, lines) = open_lines(directory, name)?;
+        Ok(Self { directory: directory.to_owned(), name, path, lines, next: None })
     }
 
     /// The next record whose line `wanted` admits; `None` at the end, which may have moved by the next call.
     pub fn next(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Record>, AuditError> {
-        let mut path = self.name.lines(&self.directory);
         loop {
-            let line = self.lines.next().map_err(|source| AuditError::at(&path, "read", source))?;
+            let line = self.lines.next().map_err(|source| AuditError::at(&self.path, "read", source))?;
             let unfinished = match line {
                 Some(line) if line.finished => {
                     if wanted(line.bytes) {
                         let number = line.number;
-                        let unknown =
-                            |_| Damage { file: path, line: number, sequence: None, wrong: Wrong::UnknownForm };
+                        let file = self.path.clone();
+                        let unknown = |_| Damage { file, line: number, sequence: None, wrong: Wrong::UnknownForm };
                         return Ok(Some(ocsf::parse(line.bytes).map_err(unknown)?));
                     }
                     continue;
@@ -61,15 +60,14 @@ impl Reader {
             if let Some((number, offset)) = unfinished {
                 if self.next.is_some() {
                     let wrong = Misfit::Unfinished.into();
-                    return Err(Damage { file: path, line: number, sequence: None, wrong }.into());
+                    return Err(Damage { file: self.path.clone(), line: number, sequence: None, wrong }.into());
                 }
-                self.lines.rewind_to(offset).map_err(|source| AuditError::at(&path, "read", source))?;
+                self.lines.rewind_to(offset).map_err(|source| AuditError::at(&self.path, "read", source))?;
             }
             match self.next.take() {
                 Some(next) => {
                     self.name = next;
-                    path = next.lines(&self.directory);
-                    self.lines = Lines::open(&path).map_err(|source| AuditError::at(&path, "open", source))?;
+                    (self.path, self.lines) = open_lines(&self.directory, next)?;
                 }
                 None => {
                     // Once the next segment is there this one is complete, and only then is its end its end.
@@ -92,5 +90,20 @@ impl Reader {
 
 fn with_lines(directory: &Path) -> Result<Vec<SegmentName>, AuditError> {
     let listing = segment::list(directory).map_err(|source| AuditError::at(directory, "list", source))?;
-    Ok(listing.segments.into_iter().filter(|segment| segment.has_lines).map(|segment| segment.name).collect())
+    Ok(listing.segments.into_iter().filter(|segment| segment.lines.is_some()).map(|segment| segment.name).collect())
+}
+
+/// The lines of a segment, which may be packed at any moment.
+fn open_lines(directory: &Path, name: SegmentName) -> Result<(PathBuf, Lines), AuditError> {
+    let plain = name.lines(directory);
+    let (path, opened) = match Lines::open(&plain) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let packed = name.packed(directory);
+            let opened = Lines::open(&packed);
+            (packed, opened)
+        }
+        opened => (plain, opened),
+    };
+    let lines = opened.map_err(|source| AuditError::at(&path, "open", source))?;
+    Ok((path, lines))
 }

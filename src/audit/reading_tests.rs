@@ -51,7 +51,8 @@ fn asks(request: &str, state: &str, attempt: u32, operation: Operation, containe
 /// An order workflow that loads, saves after a throttled try, is denied a write to the ledger, and loses an outcome.
 async fn story(directory: &Path) {
     let hand = ManualClock::new(Timestamp::from_millis(1_795_375_762_123));
-    let journal = Journal::open(Config::in_directory(directory), Clock::Manual(hand.clone())).unwrap();
+    let journal =
+        Journal::open(Config::in_directory(directory), Anchors::default(), Clock::Manual(hand.clone())).unwrap();
     let story = Story { journal, hand };
     let orders = "shop/orders";
 
@@ -94,7 +95,7 @@ async fn story(directory: &Path) {
     story.journal.close().await.unwrap();
     // The last intent never had an outcome: the next start finds it.
     let clock = Clock::Manual(story.hand.clone());
-    let journal = Journal::open(Config::in_directory(directory), clock).unwrap();
+    let journal = Journal::open(Config::in_directory(directory), Anchors::default(), clock).unwrap();
     journal.close().await.unwrap();
 }
 
@@ -142,7 +143,7 @@ async fn a_tail_has_one_line_a_record_and_follows() {
 
     let hand = ManualClock::new(Timestamp::from_millis(1_795_375_772_123));
     let config = Config { segment_bytes: 1, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, Clock::Manual(hand)).unwrap();
+    let journal = Journal::open(config, Anchors::default(), Clock::Manual(hand)).unwrap();
     for n in 0..3 {
         let request = format!("followed-{n}");
         journal.append(samples::entry(Phase::Outcome, &request)).await.unwrap();

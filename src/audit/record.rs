@@ -29,6 +29,8 @@ pub enum Phase {
     Revoke,
     /// An operator lifted a revocation.
     Lift,
+    /// Somebody read the log.
+    Reading,
 }
 
 impl Phase {
@@ -42,6 +44,7 @@ impl Phase {
             Self::Recovered => "recovered",
             Self::Revoke => "revoke",
             Self::Lift => "lift",
+            Self::Reading => "reading",
         }
     }
 }
@@ -80,6 +83,8 @@ pub struct Entry {
     pub suppressed: Option<Suppressed>,
     /// The revocation that refused the request, or that an operator made or lifted.
     pub revocation: Option<Revocation>,
+    /// For [`Phase::Reading`] alone.
+    pub reading: Option<Reading>,
 }
 
 impl Entry {
@@ -101,6 +106,7 @@ impl Entry {
             user_agent: UserAgentKind::Other,
             suppressed: None,
             revocation: None,
+            reading: None,
         }
     }
 
@@ -121,6 +127,19 @@ pub struct Revocation {
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// That somebody read the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reading {
+    /// The command, such as `trace`.
+    pub command: String,
+    /// What was asked for, in the command's own words.
+    pub selection: String,
+    /// The user that read, as the system knows it.
+    pub uid: u32,
+    /// When.
+    pub time: Timestamp,
 }
 
 /// Who asks.

@@ -20,13 +20,14 @@ use super::{
     key::PublicKey,
     ocsf,
     record::{Entry, Phase},
-    segment::{self, Damage, Lines, Listing, Segment, SegmentName, Wrong},
+    segment::{Damage, Lines, Log, Segment, SegmentName, Wrong},
     walk::Walk,
 };
+use crate::clock::Timestamp;
 
 /// How far back of the last segment's beginning an intent may lie whose outcome is still to come. A request's deadline is
 /// a minute; older segments are `verify`'s to read.
-const WINDOW: Duration = Duration::from_secs(15 * 60);
+pub(super) const WINDOW: Duration = Duration::from_secs(15 * 60);
 
 /// The end of a log.
 #[derive(Debug)]
@@ -35,18 +36,17 @@ pub(super) struct Found {
     pub(super) segment: SegmentName,
     /// Bytes of its finished lines.
     pub(super) length: u64,
-    /// Where its last line begins.
-    pub(super) tail: u64,
     /// How many records are signed.
     pub(super) signed: u64,
+    /// When the first record of the last segment was written.
+    pub(super) born: Option<Timestamp>,
     /// The entries of intents without an outcome, in order.
     pub(super) unanswered: Vec<Entry>,
 }
 
 /// The end of the log in `directory`, cut to its last finished line; `None` when there is no log yet.
 pub(super) fn recover(directory: &Path, keys: &[PublicKey]) -> Result<Option<Found>, AuditError> {
-    let listing = segment::list(directory).map_err(|source| AuditError::at(directory, "list", source))?;
-    let mut segments = contiguous(directory, listing)?;
+    let Log { mut segments, .. } = Log::list(directory, keys)?;
     drop_unborn(directory, &mut segments)?;
     let Some(last) = segments.last().copied() else { return Ok(None) };
 
@@ -56,7 +56,7 @@ pub(super) fn recover(directory: &Path, keys: &[PublicKey]) -> Result<Option<Fou
     let mut open = Intents::default();
     let mut walked = super::walk::Walked::default();
     for segment in segments.iter().skip(start) {
-        walked = walk.segment(segment, *segment == last, |line| open.see(line.bytes))?;
+        walked = walk.segment(segment, *segment == last, |line, _| open.see(line.bytes))?;
     }
     if walked.torn {
         let path = last.name.lines(directory);
@@ -70,24 +70,10 @@ pub(super) fn recover(directory: &Path, keys: &[PublicKey]) -> Result<Option<Fou
         head: walk.head,
         segment: last.name,
         length: walked.length,
-        tail: walked.tail,
         signed: walked.signed,
+        born: first_time(directory, &last)?.map(Timestamp::from_millis),
         unanswered: open.unanswered(&last.name.lines(directory))?,
     }))
-}
-
-/// The segments, numbered from 1 without gaps.
-pub(super) fn contiguous(directory: &Path, listing: Listing) -> Result<Vec<Segment>, AuditError> {
-    if let Some(stranger) = listing.strangers.into_iter().next() {
-        return Err(Damage { file: stranger, line: 0, sequence: None, wrong: Wrong::Stranger }.into());
-    }
-    for (segment, expected) in listing.segments.iter().zip(1..) {
-        if segment.name.number != expected {
-            let file = segment.name.lines(directory);
-            return Err(Damage { file, line: 0, sequence: None, wrong: Wrong::SegmentMissing(expected) }.into());
-        }
-    }
-    Ok(listing.segments)
 }
 
 /// Tidies the end of the checkpoints: a crash may have left an unfinished one, or a segment whose first checkpoint was
@@ -108,9 +94,9 @@ fn drop_unborn(directory: &Path, segments: &mut Vec<Segment>) -> Result<(), Audi
         });
         return cut.map_err(|source| AuditError::at(&notes, "cut the unfinished checkpoint of", source));
     }
-    let is_empty = !last.has_lines || std::fs::metadata(&lines).is_ok_and(|metadata| metadata.len() == 0);
+    let is_empty = last.lines.is_none() || std::fs::metadata(&lines).is_ok_and(|metadata| metadata.len() == 0);
     if is_empty {
-        if last.has_lines {
+        if last.lines.is_some() {
             std::fs::remove_file(&lines).map_err(|source| AuditError::at(&lines, "remove", source))?;
         }
         std::fs::remove_file(&notes).map_err(|source| AuditError::at(&notes, "remove", source))?;
@@ -123,7 +109,7 @@ fn drop_unborn(directory: &Path, segments: &mut Vec<Segment>) -> Result<(), Audi
 fn window(directory: &Path, segments: &[Segment]) -> Result<usize, AuditError> {
     let mut newest = None;
     for (index, segment) in segments.iter().enumerate().rev() {
-        let time = first_time(&segment.name.lines(directory), segment.has_lines)?;
+        let time = first_time(directory, segment)?;
         match (newest, time) {
             (None, _) => newest = time,
             (Some(newest), Some(time)) if time + WINDOW.as_millis() as i64 <= newest => return Ok(index),
@@ -134,16 +120,17 @@ fn window(directory: &Path, segments: &[Segment]) -> Result<usize, AuditError> {
 }
 
 /// The time of a segment's first record, if it has one that can be read.
-fn first_time(path: &Path, exists: bool) -> Result<Option<i64>, AuditError> {
+pub(super) fn first_time(directory: &Path, segment: &Segment) -> Result<Option<i64>, AuditError> {
     #[derive(Deserialize)]
     struct Timed {
         time: i64,
     }
-    if !exists {
+    if segment.lines.is_none() {
         return Ok(None);
     }
-    let mut lines = Lines::open(path).map_err(|source| AuditError::at(path, "open", source))?;
-    let line = lines.next().map_err(|source| AuditError::at(path, "read", source))?;
+    let path = segment.path(directory);
+    let mut lines = Lines::open(&path).map_err(|source| AuditError::at(&path, "open", source))?;
+    let line = lines.next().map_err(|source| AuditError::at(&path, "read", source))?;
     Ok(line.and_then(|line| serde_json::from_slice::<Timed>(line.bytes).ok()).map(|timed| timed.time))
 }
 
@@ -198,7 +185,7 @@ impl Intents {
             Phase::Outcome | Phase::Recovered => {
                 self.0.remove(&seen.stepgate.request_id);
             }
-            Phase::Refusal | Phase::Suppressed | Phase::Revoke | Phase::Lift => {}
+            Phase::Refusal | Phase::Suppressed | Phase::Revoke | Phase::Lift | Phase::Reading => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{option, prelude::*};
 
 use super::record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Revocation, Ruling, Suppressed, Upstream,
+    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 use crate::{
@@ -218,6 +218,7 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
         Phase::Suppressed,
         Phase::Recovered,
         Phase::Revoke,
+        Phase::Reading,
     ]);
     let who =
         option::of((text(), text(), option::of(text()), any::<bool>()).prop_map(|(issuer, id, client, human)| Who {
@@ -261,6 +262,12 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
             bytes_out: bytes.1,
             peer,
             user_agent: UserAgentKind::CosmosSdk,
+            reading: (phase == Phase::Reading).then(|| Reading {
+                command: "trace".into(),
+                selection: "run-1".into(),
+                uid: 1000,
+                time: Timestamp::from_millis(7),
+            }),
             suppressed,
         },
     )

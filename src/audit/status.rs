@@ -5,10 +5,10 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::journal::AuditError;
+use super::{anchors::AnchorStatus, journal::AuditError};
 use crate::clock::Timestamp;
 
 /// The upper bounds of the sync-time buckets, in seconds; the last bucket holds what is above them all.
@@ -36,6 +36,8 @@ pub struct Status {
     pub health: Health,
     /// The last error, also after it was over.
     pub last_error: Option<(Timestamp, Arc<AuditError>)>,
+    /// How each anchor stands.
+    pub anchors: Vec<AnchorStatus>,
 }
 
 /// Counts since the start.
@@ -59,6 +61,8 @@ pub struct Counters {
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     status: Mutex<Status>,
+    /// Since when the writer has been at the disk.
+    busy: Mutex<Option<Instant>>,
     pub(super) records: AtomicU64,
     pub(super) suppressed: AtomicU64,
     pub(super) checkpoints: AtomicU64,
@@ -85,6 +89,21 @@ impl Shared {
         self.inner().health = Health::Ok;
     }
 
+    /// Marks the writer as being at the disk, until the mark is dropped.
+    pub(super) fn busy(&self) -> Busy<'_> {
+        *self.since() = Some(Instant::now());
+        Busy(self)
+    }
+
+    /// How long the writer has been at the disk.
+    pub(super) fn busy_for(&self) -> Duration {
+        self.since().map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
+    fn since(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn synced(&self, took: Duration) {
         let seconds = took.as_secs_f64();
         let bucket = SYNC_BUCKETS.iter().position(|bound| seconds <= *bound).unwrap_or(SYNC_BUCKETS.len());
@@ -108,5 +127,15 @@ impl Shared {
 
     fn inner(&self) -> MutexGuard<'_, Status> {
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The writer is at the disk.
+#[derive(Debug)]
+pub(super) struct Busy<'a>(&'a Shared);
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        *self.0.since() = None;
     }
 }

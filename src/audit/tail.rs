@@ -60,6 +60,9 @@ impl Record {
         if let Some(suppressed) = &entry.suppressed {
             parts.push(format!("{} refusals not written since {}", suppressed.count, suppressed.since.rfc3339()));
         }
+        if let Some(reading) = &entry.reading {
+            parts.push(plain(&format!("uid {} read: {} {}", reading.uid, reading.command, reading.selection)));
+        }
         parts.extend(entry.question.action.map(|action| action.to_string()));
         parts.push(target(&entry.question));
         if entry.phase == Phase::Recovered {

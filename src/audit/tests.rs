@@ -18,7 +18,7 @@ fn clock() -> (Clock, ManualClock) {
 }
 
 fn open(directory: &Path) -> Journal {
-    Journal::open(Config::in_directory(directory), clock().0).unwrap()
+    Journal::open(Config::in_directory(directory), Anchors::default(), clock().0).unwrap()
 }
 
 fn lines(directory: &Path) -> Vec<String> {
@@ -46,13 +46,13 @@ fn crash(directory: &Path) -> tempfile::TempDir {
 }
 
 fn verified(directory: &Path) -> Report {
-    let report = verify(directory, &Evidence::default()).unwrap();
+    let report = verify(directory, &Evidence::default(), Range::ALL).unwrap();
     assert!(report.ok, "{report:?}");
     report
 }
 
 fn refused(directory: &Path) -> FirstBad {
-    let report = verify(directory, &Evidence::default()).unwrap();
+    let report = verify(directory, &Evidence::default(), Range::ALL).unwrap();
     assert!(!report.ok, "{report:?}");
     report.first_bad.unwrap()
 }
@@ -66,7 +66,7 @@ fn with_key(key: &Path) -> Evidence {
 async fn written(records: u64, segment_bytes: u64) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { segment_bytes, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock().0).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
     for n in 1..=records {
         let sequence = journal.append(entry(Phase::Outcome, &format!("request-{n}"))).await.unwrap();
         assert_eq!(sequence, Sequence(n));
@@ -121,7 +121,7 @@ async fn checkpoints_come_by_time_and_by_count() {
     let directory = tempfile::tempdir().unwrap();
     let (clock, hand) = clock();
     let config = Config { checkpoint_records: 3, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock).unwrap();
     for n in 0..3 {
         journal.append(entry(Phase::Outcome, &n.to_string())).await.unwrap();
     }
@@ -151,7 +151,7 @@ async fn closing_twice_is_closing_once_and_nothing_is_written_after() {
 async fn a_second_writer_is_refused_until_the_first_has_closed() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(directory.path());
-    let second = Journal::open(Config::in_directory(directory.path()), clock().0);
+    let second = Journal::open(Config::in_directory(directory.path()), Anchors::default(), clock().0);
     assert!(matches!(second, Err(AuditError::InUse(_))), "{second:?}");
     first.close().await.unwrap();
     drop(first);
@@ -163,7 +163,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = Journal::open(Config::in_directory(file.join("audit")), clock().0).unwrap_err();
+    let error = Journal::open(Config::in_directory(file.join("audit")), Anchors::default(), clock().0).unwrap_err();
     assert!(error.to_string().contains("file/audit"), "{error}");
 }
 
@@ -172,7 +172,7 @@ async fn every_durability_writes_everything() {
     for durability in [Durability::Fsync, Durability::Write, Durability::Memory] {
         let directory = tempfile::tempdir().unwrap();
         let config = Config { durability, ..Config::in_directory(directory.path()) };
-        let journal = Journal::open(config, clock().0).unwrap();
+        let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
         for n in 0..10 {
             journal.append(entry(Phase::Outcome, &n.to_string())).await.unwrap();
         }
@@ -209,7 +209,7 @@ async fn a_tail_that_was_signed_is_never_cut() {
     let segment = &files(directory.path(), ".jsonl")[0];
     let text = fs::read_to_string(segment).unwrap();
     fs::write(segment, &text.as_bytes()[..text.len() - 10]).unwrap();
-    let error = Journal::open(Config::in_directory(directory.path()), clock().0).unwrap_err();
+    let error = Journal::open(Config::in_directory(directory.path()), Anchors::default(), clock().0).unwrap_err();
     let AuditError::Damaged(damage) = error else { panic!("{error}") };
     assert_eq!(damage.wrong, Wrong::CutBack { signed: 3, found: 2 });
     assert_eq!(fs::read_to_string(segment).unwrap().len(), text.len() - 10, "evidence stays as it is");
@@ -221,7 +221,7 @@ async fn other_damage_refuses_the_start_and_is_named() {
     let segment = &files(directory.path(), ".jsonl")[0];
     let text = fs::read_to_string(segment).unwrap().replacen("request-2", "request-9", 1);
     fs::write(segment, text).unwrap();
-    let error = Journal::open(Config::in_directory(directory.path()), clock().0).unwrap_err();
+    let error = Journal::open(Config::in_directory(directory.path()), Anchors::default(), clock().0).unwrap_err();
     assert!(error.to_string().contains(".jsonl:2: its content does not match its hash"), "{error}");
 }
 
@@ -245,7 +245,7 @@ async fn a_crash_while_a_segment_was_being_born_is_tidied() {
 async fn an_intent_without_outcome_shows_as_unknown() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { segment_bytes: 4096, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock().0).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
     journal.append(entry(Phase::Intent, "lost")).await.unwrap();
     journal.append(entry(Phase::Intent, "answered")).await.unwrap();
     for n in 0..10 {
@@ -269,7 +269,7 @@ async fn a_start_reads_what_is_recent_and_leaves_the_rest_to_verify() {
     let directory = tempfile::tempdir().unwrap();
     let (clock, hand) = clock();
     let config = Config { segment_bytes: 1, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config.clone(), clock.clone()).unwrap();
+    let journal = Journal::open(config.clone(), Anchors::default(), clock.clone()).unwrap();
     for n in 0..4 {
         journal.append(entry(Phase::Outcome, &n.to_string())).await.unwrap();
         hand.advance(Duration::from_secs(8 * 60));
@@ -285,18 +285,18 @@ async fn a_start_reads_what_is_recent_and_leaves_the_rest_to_verify() {
     };
     // The last record is in the fourth segment, at minute 24: the second, at minute 8, is the first within its window.
     let (path, text) = spoil(0);
-    Journal::open(config.clone(), clock.clone()).unwrap().close().await.unwrap();
+    Journal::open(config.clone(), Anchors::default(), clock.clone()).unwrap().close().await.unwrap();
     assert_eq!(refused(directory.path()).sequence, Some(1));
     fs::write(path, text).unwrap();
     spoil(1);
-    assert!(matches!(Journal::open(config, clock), Err(AuditError::Damaged(_))));
+    assert!(matches!(Journal::open(config, Anchors::default(), clock), Err(AuditError::Damaged(_))));
 }
 
 #[tokio::test]
 async fn a_removed_segment_refuses_appends_until_it_is_back() {
     let directory = tempfile::tempdir().unwrap();
     let (clock, hand) = clock();
-    let journal = Journal::open(Config::in_directory(directory.path()), clock).unwrap();
+    let journal = Journal::open(Config::in_directory(directory.path()), Anchors::default(), clock).unwrap();
     journal.append(entry(Phase::Intent, "act")).await.unwrap();
 
     let segment = files(directory.path(), ".jsonl").remove(0);
@@ -344,7 +344,7 @@ async fn a_rotation_that_fails_poisons_and_heals() {
     let directory = tempfile::tempdir().unwrap();
     let (clock, hand) = clock();
     let config = Config { segment_bytes: 1, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock).unwrap();
     let in_the_way = directory.path().join("0000000002-2.jsonl");
     fs::create_dir(&in_the_way).unwrap();
     journal.append(entry(Phase::Outcome, "1")).await.unwrap();
@@ -362,7 +362,7 @@ async fn a_rotation_that_fails_poisons_and_heals() {
 async fn refusals_are_limited_and_counted_and_never_block() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { refusals_per_second: 5, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock().0).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
     for n in 0..1000 {
         journal.refuse(entry(Phase::Refusal, &format!("refused-{n}")));
     }
@@ -381,7 +381,7 @@ async fn refusals_are_limited_and_counted_and_never_block() {
 async fn refusals_have_a_share_of_a_segment_and_no_more() {
     let directory = tempfile::tempdir().unwrap();
     let config = Config { refusals_per_second: 100, refusal_bytes: 10_000, ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock().0).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
     for n in 0..100 {
         journal.refuse(entry(Phase::Refusal, &n.to_string()));
     }
@@ -475,10 +475,10 @@ async fn a_planted_segment_is_found() {
 async fn a_log_written_anew_under_another_key_does_not_pass_the_reader_s_own() {
     let (ours, theirs) = (written(3, 1 << 20).await, written(3, 1 << 20).await);
     let key = ours.path().join("checkpoint.pub");
-    let report = verify(ours.path(), &with_key(&key)).unwrap();
+    let report = verify(ours.path(), &with_key(&key), Range::ALL).unwrap();
     assert_eq!(report.promise, "consistent, unchanged by anyone without the given key, signed up to record 3");
     assert!(verified(theirs.path()).ok);
-    let report = verify(theirs.path(), &with_key(&key)).unwrap();
+    let report = verify(theirs.path(), &with_key(&key), Range::ALL).unwrap();
     assert_eq!(report.first_bad.unwrap().wrong, Wrong::Signature.to_string());
 }
 
@@ -503,24 +503,24 @@ async fn a_log_cut_back_head_and_tail_together_is_found_by_an_anchor_alone() {
     let elsewhere = anchor(directory.path());
     let evidence = Evidence { anchors: vec![elsewhere.path().to_owned()], ..Evidence::default() };
 
-    let report = verify(directory.path(), &evidence).unwrap();
+    let report = verify(directory.path(), &evidence, Range::ALL).unwrap();
     let promise = "consistent, key self-asserted, signed up to record 7; nothing anchored was cut back or changed";
     assert_eq!((report.ok, report.anchored, &*report.promise), (true, 3, promise));
 
     assert!(verified(earlier.path()).ok, "by itself the earlier log is whole");
-    let bad = verify(earlier.path(), &evidence).unwrap().first_bad.unwrap();
+    let bad = verify(earlier.path(), &evidence, Range::ALL).unwrap().first_bad.unwrap();
     assert_eq!(bad.wrong, "the log was cut back: 7 records are signed, 4 are here");
     assert!(bad.file.starts_with(elsewhere.path().to_str().unwrap()), "{}", bad.file);
 
     // The same key, as many records, and others: what only the owner of the key can write.
     let config = Config { signing_key: directory.path().join("signing.key"), ..Config::in_directory(earlier.path()) };
-    let journal = Journal::open(config, clock().0).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
     for n in 0..3 {
         journal.append(entry(Phase::Outcome, &format!("other {n}"))).await.unwrap();
     }
     journal.close().await.unwrap();
     assert!(verified(earlier.path()).ok);
-    let bad = verify(earlier.path(), &evidence).unwrap().first_bad.unwrap();
+    let bad = verify(earlier.path(), &evidence, Range::ALL).unwrap().first_bad.unwrap();
     assert_eq!(bad.wrong, Wrong::Anchor(7).to_string());
 }
 
@@ -533,25 +533,25 @@ async fn an_anchor_may_be_a_single_note_and_must_be_signed() {
     let file = elsewhere.path().join("note");
     let evidence = Evidence { anchors: vec![file.clone()], ..Evidence::default() };
     fs::write(&file, format!("stepgate/audit\n{last}\n")).unwrap();
-    assert_eq!(verify(directory.path(), &evidence).unwrap().anchored, 1);
+    assert_eq!(verify(directory.path(), &evidence, Range::ALL).unwrap().anchored, 1);
     for (text, wrong) in [
         (String::new(), Wrong::CheckpointUnfinished),
         (format!("stepgate/audit\n{}\n", last.replacen('3', "2", 1)), Wrong::Signature),
         ("nothing of the kind\n".to_owned(), Wrong::CheckpointUnfinished),
     ] {
         fs::write(&file, &text).unwrap();
-        let bad = verify(directory.path(), &evidence).unwrap().first_bad.unwrap();
+        let bad = verify(directory.path(), &evidence, Range::ALL).unwrap().first_bad.unwrap();
         assert_eq!(bad.wrong, wrong.to_string(), "{text:?}");
     }
     fs::remove_file(&file).unwrap();
-    assert!(matches!(verify(directory.path(), &evidence), Err(AuditError::File { .. })));
+    assert!(matches!(verify(directory.path(), &evidence, Range::ALL), Err(AuditError::File { .. })));
 }
 
 #[tokio::test]
 async fn a_changed_signing_key_leaves_the_old_checkpoints_valid() {
     let directory = written(3, 1 << 20).await;
     let config = Config { signing_key: directory.path().join("second.key"), ..Config::in_directory(directory.path()) };
-    let journal = Journal::open(config, clock().0).unwrap();
+    let journal = Journal::open(config, Anchors::default(), clock().0).unwrap();
     journal.append(entry(Phase::Outcome, "4")).await.unwrap();
     journal.close().await.unwrap();
     assert_eq!(verified(directory.path()).signed, 4);
@@ -567,7 +567,7 @@ fn an_empty_directory_is_no_log() {
 fn small_log() -> &'static Path {
     static LOG: std::sync::OnceLock<tempfile::TempDir> = std::sync::OnceLock::new();
     LOG.get_or_init(|| {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let directory = runtime.block_on(written(6, 6 * 1024));
         fs::remove_file(directory.path().join("lock")).unwrap();
         fs::remove_file(directory.path().join("signing.key")).unwrap();
@@ -587,6 +587,6 @@ proptest! {
         let at = byte.index(content.len());
         content[at] ^= 1 << bit;
         fs::write(path, content).unwrap();
-        prop_assert!(!verify(copy.path(), &Evidence::default()).unwrap().ok, "{}:{at} bit {bit}", path.display());
+        prop_assert!(!verify(copy.path(), &Evidence::default(), Range::ALL).unwrap().ok, "{}:{at} bit {bit}", path.display());
     }
 }

@@ -11,11 +11,10 @@ use serde::Serialize;
 
 use super::{
     anchored::Anchored,
-    chain::Head,
     journal::{AuditError, PUBLIC_KEY},
     key::{self, PublicKey},
     recover,
-    segment::{self, Damage, Wrong},
+    segment::{self, Damage, Log, Wrong},
     walk::Walk,
 };
 
@@ -38,14 +37,32 @@ pub struct Evidence {
     pub anchors: Vec<PathBuf>,
 }
 
+/// Which records to look at. The segments that hold them are read whole, from their signed beginnings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Range {
+    /// The first, from 1.
+    pub from: u64,
+    /// The last.
+    pub to: u64,
+}
+
+impl Range {
+    /// The whole log.
+    pub const ALL: Self = Self { from: 1, to: u64::MAX };
+}
+
 /// What a verification found.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Report {
     /// Whether everything fits.
     pub ok: bool,
-    /// Records that fit, from the first on.
+    /// The sequence of the last record that fits.
     pub records: u64,
-    /// Records under a signature.
+    /// The sequence of the first record that was read: 1, unless retention removed what was before, or a range was asked for.
+    pub from: u64,
+    /// Records that retention removed, as it signed for them.
+    pub removed: u64,
+    /// The sequence up to which records are signed.
     pub signed: u64,
     /// Checkpoints whose signature was checked.
     pub checkpoints: u64,
@@ -55,6 +72,8 @@ pub struct Report {
     pub unfinished: bool,
     /// Checkpoints kept elsewhere that the log extends.
     pub anchored: u64,
+    /// Checkpoints kept elsewhere that sign less than was read, so that nothing is said about them.
+    pub anchored_before: u64,
     /// Whose key checked the signatures.
     pub key: Trust,
     /// What this result promises, in words.
@@ -89,10 +108,10 @@ impl From<Damage> for FirstBad {
 
 /// Verifies the log in `directory`, by itself and against `evidence`. An error means that the files could not be read; a log
 /// that does not fit is a report.
-pub fn verify(directory: &Path, evidence: &Evidence) -> Result<Report, AuditError> {
+pub fn verify(directory: &Path, evidence: &Evidence, range: Range) -> Result<Report, AuditError> {
     let trust = if evidence.public_key.is_some() { Trust::Given } else { Trust::SelfAsserted };
     let mut tally = Tally::default();
-    let first_bad = match pass(directory, evidence, &mut tally) {
+    let first_bad = match pass(directory, evidence, range, &mut tally) {
         Ok(()) => None,
         Err(AuditError::Damaged(damage)) => Some(FirstBad::from(damage)),
         Err(error) => return Err(error),
@@ -100,11 +119,14 @@ pub fn verify(directory: &Path, evidence: &Evidence) -> Result<Report, AuditErro
     Ok(Report {
         ok: first_bad.is_none(),
         records: tally.records,
+        from: tally.from + 1,
+        removed: tally.removed,
         signed: tally.signed,
         checkpoints: tally.checkpoints,
         segments: tally.segments,
         unfinished: tally.unfinished,
-        anchored: tally.anchored,
+        anchored: tally.anchored.0,
+        anchored_before: tally.anchored.1,
         key: trust,
         promise: promise(first_bad.is_none(), trust, &tally),
         first_bad,
@@ -114,28 +136,45 @@ pub fn verify(directory: &Path, evidence: &Evidence) -> Result<Report, AuditErro
 #[derive(Default)]
 struct Tally {
     records: u64,
+    /// How many records are before the first that was read.
+    from: u64,
+    removed: u64,
     signed: u64,
     checkpoints: u64,
     segments: u64,
     unfinished: bool,
-    anchored: u64,
+    /// Whether the end of the log was not read.
+    stopped: bool,
+    anchored: (u64, u64),
 }
 
-fn pass(directory: &Path, evidence: &Evidence, tally: &mut Tally) -> Result<(), AuditError> {
+fn pass(directory: &Path, evidence: &Evidence, range: Range, tally: &mut Tally) -> Result<(), AuditError> {
     let listing = segment::list(directory).map_err(|source| AuditError::at(directory, "list", source))?;
     if listing.segments.is_empty() && listing.strangers.is_empty() {
         return Err(Damage { file: directory.to_owned(), line: 0, sequence: None, wrong: Wrong::NoLog }.into());
     }
-    let segments = recover::contiguous(directory, listing)?;
     let keys = match &evidence.public_key {
         Some(path) => given_keys(path)?,
         None => keys_beside(directory)?,
     };
+    let log = Log::list(directory, &keys)?;
+    tally.removed = log.removed.as_ref().map_or(0, |removed| removed.head.records());
+    let start = log.segments.iter().rposition(|segment| segment.name.first <= range.from).unwrap_or(0);
+    let head = match log.segments.get(start) {
+        Some(segment) if start > 0 => recover::opening_head(directory, segment, &keys)?,
+        _ => log.before(),
+    };
+    (tally.from, tally.records) = (head.records(), head.records());
     let mut anchored = Anchored::read(&evidence.anchors, &keys)?;
-    let mut walk = Walk { directory, keys: &keys, head: Head::genesis() };
-    let last = segments.last().copied();
-    for segment in &segments {
-        let walked = walk.segment(segment, Some(*segment) == last, |line| anchored.see(line.bytes));
+    anchored.begin(&head);
+    let mut walk = Walk { directory, keys: &keys, head };
+    let last = log.segments.last().copied();
+    for segment in log.segments.iter().skip(start) {
+        tally.stopped = segment.name.first > range.to;
+        if tally.stopped {
+            break;
+        }
+        let walked = walk.segment(segment, Some(*segment) == last, |_, head| anchored.meet(head));
         tally.records = walk.head.records();
         let walked = walked?;
         anchored.first_bad()?;
@@ -144,7 +183,8 @@ fn pass(directory: &Path, evidence: &Evidence, tally: &mut Tally) -> Result<(), 
         tally.signed = tally.signed.max(walked.signed);
         tally.unfinished = walked.torn;
     }
-    tally.anchored = anchored.extended(tally.records)?;
+    anchored.first_bad()?;
+    tally.anchored = if tally.stopped { anchored.so_far() } else { anchored.extended(tally.records)? };
     Ok(())
 }
 
@@ -169,10 +209,18 @@ fn promise(ok: bool, trust: Trust, tally: &Tally) -> String {
     };
     let mut promise = format!("consistent, {key}, signed up to record {}", tally.signed);
     let unsigned = tally.records.saturating_sub(tally.signed);
-    if unsigned > 0 {
-        promise.push_str(&format!("; the {unsigned} after it are chained and not yet signed"));
+    match (unsigned, tally.stopped) {
+        (0, _) => {}
+        (_, true) => promise.push_str(&format!("; the {unsigned} after it are signed in segments that were not read")),
+        (_, false) => promise.push_str(&format!("; the {unsigned} after it are chained and not yet signed")),
     }
-    if tally.anchored > 0 {
+    if tally.removed > 0 {
+        promise.push_str(&format!("; the first {} were removed by retention, which signed for them", tally.removed));
+    }
+    if tally.from > tally.removed || tally.stopped {
+        promise.push_str(&format!("; only records {} to {} were read", tally.from + 1, tally.records));
+    }
+    if tally.anchored.0 > 0 && !tally.stopped {
         promise.push_str("; nothing anchored was cut back or changed");
     }
     promise

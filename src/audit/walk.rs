@@ -1,15 +1,20 @@
 //! Walking a segment: every line against the chain, every checkpoint against the line it signs. The journal walks the end
 //! of the log before it writes to it, `verify` walks all of it.
+//!
+//! What a line says by itself is looked at on every processor at once; that one follows the other, one after another.
 
-use std::{iter::Peekable, path::Path, slice};
+use std::{iter::Peekable, num::NonZero, path::Path, slice, thread};
 
 use super::{
-    chain::{self, Head, Misfit},
+    chain::{self, Head, Misfit, Seen},
     checkpoint::{self, Checkpoint},
     journal::AuditError,
     key::PublicKey,
-    segment::{Damage, LONGEST_LINE, Line, Lines, Segment, Wrong},
+    segment::{Blocks, Damage, LONGEST_LINE, Line, Segment, Wrong},
 };
+
+/// Fewer lines are looked at sooner than another thread begins.
+const WORTH_A_THREAD: usize = 64;
 
 /// A walk along a log, from wherever its head was set.
 #[derive(Debug)]
@@ -24,8 +29,6 @@ pub(super) struct Walk<'a> {
 pub(super) struct Walked {
     /// Bytes of finished lines.
     pub(super) length: u64,
-    /// Where the last finished line begins.
-    pub(super) tail: u64,
     /// Whether bytes of an unfinished line follow; in the last segment alone.
     pub(super) torn: bool,
     /// How many checkpoints it has.
@@ -40,14 +43,14 @@ impl Walk<'_> {
         &mut self,
         segment: &Segment,
         is_last: bool,
-        mut visit: impl FnMut(Line<'_>),
+        mut visit: impl FnMut(Line<'_>, &Head),
     ) -> Result<Walked, AuditError> {
         let name = segment.name;
-        let (lines, notes) = (name.lines(self.directory), name.checkpoints(self.directory));
+        let (lines, notes) = (segment.path(self.directory), name.checkpoints(self.directory));
         if !segment.has_checkpoints {
             return Err(self.damage(&lines, 0, Wrong::CheckpointsMissing));
         }
-        if !segment.has_lines && !is_last {
+        if segment.lines.is_none() && !is_last {
             return Err(self.damage(&lines, 0, Wrong::LinesMissing));
         }
         let expected = self.head.records().saturating_add(1);
@@ -62,7 +65,7 @@ impl Walk<'_> {
         let mut due = checkpoints.iter().peekable();
         let mut walked = Walked { checkpoints: checkpoints.len() as u64, ..Walked::default() };
         self.settle(&notes, &mut due, &mut walked)?;
-        if segment.has_lines {
+        if segment.lines.is_some() {
             self.lines(&lines, &notes, is_last, &mut due, &mut walked, &mut visit)?;
         }
         if let Some(ahead) = due.next() {
@@ -100,27 +103,32 @@ impl Walk<'_> {
         is_last: bool,
         due: &mut Peekable<slice::Iter<'_, Checkpoint<'_>>>,
         walked: &mut Walked,
-        visit: &mut impl FnMut(Line<'_>),
+        visit: &mut impl FnMut(Line<'_>, &Head),
     ) -> Result<(), AuditError> {
-        let mut reader = Lines::open(path).map_err(|source| AuditError::at(path, "open", source))?;
-        while let Some(line) = reader.next().map_err(|source| AuditError::at(path, "read", source))? {
-            if !line.finished {
+        let mut blocks = Blocks::open(path).map_err(|source| AuditError::at(path, "open", source))?;
+        loop {
+            let lines = blocks.next().map_err(|source| AuditError::at(path, "read", source))?;
+            if lines.is_empty() {
+                return Ok(());
+            }
+            for (line, seen) in lines.iter().zip(see(&lines)) {
                 if line.bytes.len() > LONGEST_LINE {
                     return Err(self.damage(path, line.number, Misfit::TooLong.into()));
                 }
-                if !is_last {
+                if !line.finished && !is_last {
                     return Err(self.damage(path, line.number, Misfit::Unfinished.into()));
                 }
-                walked.torn = true;
-                break;
+                if !line.finished {
+                    walked.torn = true;
+                    return Ok(());
+                }
+                let followed = seen.and_then(|seen| seen.follow(&mut self.head));
+                followed.map_err(|misfit| self.damage(path, line.number, misfit.into()))?;
+                walked.length = line.end();
+                visit(*line, &self.head);
+                self.settle(notes, due, walked)?;
             }
-            let followed = chain::follow(&mut self.head, line.bytes);
-            followed.map_err(|misfit| self.damage(path, line.number, misfit.into()))?;
-            (walked.tail, walked.length) = (line.offset, line.end());
-            visit(line);
-            self.settle(notes, due, walked)?;
         }
-        Ok(())
     }
 
     /// Checks the checkpoints that sign the head.
@@ -151,4 +159,27 @@ impl Walk<'_> {
         let sequence = Some(self.head.records().saturating_add(1));
         Damage { file: file.to_owned(), line, sequence, wrong }.into()
     }
+}
+
+/// Looks at every line, with as many threads as there are processors.
+fn see(lines: &[Line<'_>]) -> Vec<Result<Seen, Misfit>> {
+    let alone = |lines: &[Line<'_>]| lines.iter().map(|line| chain::see(line.bytes)).collect::<Vec<_>>();
+    let threads = thread::available_parallelism().map_or(1, NonZero::get).min(lines.len() / WORTH_A_THREAD);
+    if threads < 2 {
+        return alone(lines);
+    }
+    let (own, others) = lines.split_at(lines.len() / threads);
+    thread::scope(|scope| {
+        let others: Vec<_> = others
+            .chunks(own.len().max(WORTH_A_THREAD))
+            .map(|lines| (lines, thread::Builder::new().spawn_scoped(scope, move || alone(lines))))
+            .collect();
+        let mut seen = alone(own);
+        for (lines, thread) in others {
+            // A thread that did not begin, or did not end, leaves its lines to this one.
+            let theirs = thread.ok().and_then(|thread| thread.join().ok());
+            seen.extend(theirs.unwrap_or_else(|| alone(lines)));
+        }
+        seen
+    })
 }

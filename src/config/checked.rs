@@ -68,7 +68,7 @@ fn base(written: &Written) -> PathBuf {
 pub(super) struct Check<'a> {
     source: &'a Source,
     places: &'a Places,
-    base: PathBuf,
+    pub(super) base: PathBuf,
     environment: &'a [(String, String)],
     findings: Vec<Diagnostic>,
 }
@@ -83,6 +83,7 @@ impl Check<'_> {
         let exchange = self.credential(&raw.cosmos.credential, endpoint.clone());
         let limits = self.limits(&raw.limits);
         let audit = self.audit(&raw.audit);
+        let anchors = self.anchors(&raw.audit, endpoint.as_ref());
         let revocation = self.state(raw.state.as_ref(), endpoint.clone());
         self.directory("policies/directory", &policy.directory);
         if self.findings.iter().any(|finding| finding.severity == Severity::Error) {
@@ -106,6 +107,7 @@ impl Check<'_> {
                 attempt_timeout: ATTEMPT,
             },
             audit,
+            anchors,
             revocation: revocation?,
             limits,
             drain: raw.limits.drain,
@@ -178,13 +180,19 @@ impl Check<'_> {
         }
     }
 
-    fn admin_token(&mut self, raw::SecretFile::File { path }: &raw::SecretFile) -> Option<Secret> {
+    fn admin_token(&mut self, file: &raw::SecretFile) -> Option<Secret> {
+        self.secret("admin_token", file)
+    }
+
+    /// The secret in the file that `key` names.
+    pub(super) fn secret(&mut self, key: &str, raw::SecretFile::File { path }: &raw::SecretFile) -> Option<Secret> {
+        let at = format!("{key}/path");
         let file = self.base.join(path);
         match fs::read_to_string(&file) {
             Ok(text) if text.trim().len() >= 16 => Some(Secret::new(text.trim().to_owned())),
             Ok(_) => {
                 self.refuse(
-                    "admin_token/path",
+                    &at,
                     format!("{} holds no token of 16 characters or more", file.display()),
                     "put a long random text there",
                 );
@@ -192,7 +200,7 @@ impl Check<'_> {
             }
             Err(error) => {
                 self.refuse(
-                    "admin_token/path",
+                    &at,
                     format!("cannot read {}: {error}", file.display()),
                     "make the file readable to the gateway",
                 );
@@ -309,6 +317,26 @@ impl Check<'_> {
         if let Some(size) = audit.segment_size {
             config.segment_bytes = size.as_u64();
         }
+        if let Some(age) = audit.segment_age {
+            config.segment_age = age;
+        }
+        if let Some(reserve) = audit.reserve {
+            config.room = reserve.as_u64();
+        }
+        if let Some(deadline) = audit.deadline {
+            config.deadline = deadline;
+        }
+        for (key, time) in [
+            ("audit/segment_age", config.segment_age),
+            ("audit/deadline", config.deadline),
+            ("audit/retain", audit.retain.unwrap_or(Duration::MAX)),
+        ] {
+            if time < Duration::from_secs(1) {
+                self.refuse(key, "is shorter than a second", "give it a second or more");
+            }
+        }
+        config.pack = audit.compress;
+        config.retain = audit.retain;
         config
     }
 

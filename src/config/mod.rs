@@ -3,6 +3,7 @@
 //! This is the only reader of configuration files and of the environment. Rooms own their typed configuration and know
 //! nothing of this one; the checks here fill them, and report every problem at once, each with its place and a mend.
 
+mod anchors;
 mod checked;
 #[cfg(feature = "dev")]
 pub mod dev;

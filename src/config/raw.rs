@@ -231,6 +231,70 @@ pub struct Audit {
     /// When a segment is full and the next one begins (default 64MiB).
     #[schemars(with = "Option<String>")]
     pub segment_size: Option<ByteSize>,
+    /// When a segment is old and the next one begins (default 24h).
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub segment_age: Option<Duration>,
+    /// Room that is taken on the disk ahead of time, for outcomes of writes that have begun when it is full (default 8MiB).
+    #[schemars(with = "Option<String>")]
+    pub reserve: Option<ByteSize>,
+    /// How long a record may wait for the disk before its request is refused (default 5s).
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub deadline: Option<Duration>,
+    /// Whether closed segments are compressed, to `.jsonl.gz` (default false).
+    #[serde(default)]
+    pub compress: bool,
+    /// How long records are kept; what is older is removed, segment by segment, under a signed statement (default: for ever).
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub retain: Option<Duration>,
+    /// Where checkpoints are sent too, so that nobody can cut the log back unseen.
+    #[serde(default)]
+    pub anchors: Vec<Anchor>,
+}
+
+/// A place for checkpoints that the owner of the log's host cannot change.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Anchor {
+    /// A directory on another disk or mount.
+    File {
+        /// The directory; made if absent.
+        path: PathBuf,
+    },
+    /// An S3 bucket, best one with object lock. Credentials come from where every AWS tool takes them.
+    S3 {
+        /// The bucket.
+        bucket: String,
+        /// What every key begins with, such as `stepgate/one/`; each gateway needs one of its own.
+        #[serde(default)]
+        prefix: String,
+        /// The region (default: that of every AWS tool).
+        region: Option<String>,
+        /// The address of something else that speaks as S3 does.
+        endpoint: Option<String>,
+        /// How long the bucket keeps each checkpoint, whoever asks (object lock in compliance mode).
+        #[serde(default, with = "humantime_serde")]
+        #[schemars(with = "Option<String>")]
+        retain: Option<Duration>,
+    },
+    /// A container of Cosmos DB, reached with the account key. Its partition key must be `/id`.
+    Cosmos {
+        /// The account (default: the one behind the gateway).
+        endpoint: Option<String>,
+        /// The database.
+        database: String,
+        /// The container.
+        container: String,
+    },
+    /// An address that takes each checkpoint as the body of a POST.
+    Webhook {
+        /// The address; `http://` on loopback only.
+        url: String,
+        /// The value of the header `authorization`.
+        authorization: Option<SecretFile>,
+    },
 }
 
 /// Where revocations are kept.

@@ -3,7 +3,7 @@
 //! It is one document, which a replica reads again only when its etag moved: a look costs one request unit (a 304), and a
 //! change two or three more. Replicas that change it at the same time meet at the etag, and the later one begins anew.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use azure_core::http::Etag;
 use azure_data_cosmos::{
@@ -11,44 +11,21 @@ use azure_data_cosmos::{
     clients::ContainerClient,
     options::{ItemReadOptions, ItemWriteOptions, Precondition},
 };
-use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::future::FutureExt as _;
 use http::StatusCode;
 use tokio::time::timeout;
 use url::Url;
 
 use super::list::{DOCUMENT, List, Revocation, Unreadable};
-use crate::{clock::Timestamp, secret::Secret};
+use crate::{
+    clock::Timestamp,
+    secret::{AccountKeyReader, KeyError, Secret},
+};
 
 /// How long one call may take (each is boxed, since the client's futures are too deep for the compiler otherwise): a look that hangs must not keep a replica from the next for longer than it may be behind.
 const PATIENCE: Duration = Duration::from_millis(1500);
 /// How often a change begins anew when other replicas change the list at the same time.
 const TRIES: u32 = 8;
-
-/// Why the account key cannot be read.
-pub type KeyError = Box<dyn Error + Send + Sync>;
-
-/// Reads the account key that is in use. A function, since the key is another room's and this one knows nothing of it.
-#[derive(Clone)]
-pub struct AccountKeyReader(Arc<dyn Fn(Option<Secret>) -> Reading + Send + Sync>);
-
-/// A key on its way.
-pub type Reading = BoxFuture<'static, Result<Secret, KeyError>>;
-
-impl AccountKeyReader {
-    /// A reader that calls `read` whenever a client has to be made, with the key that Cosmos has just refused, if one.
-    pub fn new<R>(read: R) -> Self
-    where
-        R: Fn(Option<Secret>) -> Reading + Send + Sync + 'static,
-    {
-        Self(Arc::new(read))
-    }
-}
-
-impl fmt::Debug for AccountKeyReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccountKeyReader")
-    }
-}
 
 /// A container that cannot be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -200,7 +177,7 @@ impl CosmosStore {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let key = (self.account_key.0)(self.key.take()).await.map_err(CosmosStoreError::Key)?;
+        let key = self.account_key.read(self.key.take()).await.map_err(CosmosStoreError::Key)?;
         let endpoint = self.endpoint.as_str().parse().map_err(CosmosStoreError::Endpoint)?;
         let account = AccountReference::with_authentication_key(endpoint, key.expose().to_owned());
         let making = async {

@@ -36,7 +36,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::Mutex;
 use url::Url;
 
-pub use cosmos::{AccountKeyReader, CosmosStoreError, KeyError, Reading};
+pub use cosmos::CosmosStoreError;
 pub use file::FileError;
 pub use list::{Revocation, Unreadable};
 pub use target::{Malformed, Order, Target};
@@ -46,6 +46,7 @@ use crate::{
     access::{ExecutionContext, IssuerName},
     clock::{Clock, Timestamp},
     identity::VerifiedSubject,
+    secret::AccountKeyReader,
 };
 
 /// Most revocations kept at once. An operator who needs more has a better place: the issuer, or a deny in the policy.

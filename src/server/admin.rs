@@ -16,11 +16,11 @@ use serde_json::json;
 
 use super::{health, revocation, tls::Certificate};
 use crate::{
-    audit::SYNC_BUCKETS,
+    audit::{AnchorStatus, SYNC_BUCKETS},
     clock::Timestamp,
     gateway::Gateway,
     secret::Secret,
-    telemetry::{Counts, IssuerCounts, SyncTimes},
+    telemetry::{AnchorCounts, Counts, IssuerCounts, SyncTimes},
 };
 
 /// What the admin routes share.
@@ -131,10 +131,16 @@ async fn metrics(State(desk): State<Desk>) -> Response {
         audit_records: audit.records,
         revocations: gateway.rooms.revocations.status().revocations,
         issuers: issuers.collect(),
+        anchors: gateway.rooms.journal.status().anchors.into_iter().map(anchor_counts).collect(),
         audit_sync: SyncTimes { sum: audit.sync_seconds, buckets: bounds.zip(audit.sync_buckets).collect() },
     });
     ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.render())
         .into_response()
+}
+
+fn anchor_counts(anchor: AnchorStatus) -> AnchorCounts {
+    let AnchorStatus { name, anchored, failures, waiting, .. } = anchor;
+    AnchorCounts { name, anchored, failures, waiting }
 }
 
 async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {

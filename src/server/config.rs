@@ -38,6 +38,8 @@ pub struct Config {
     pub policy: policy::Config,
     /// The ledger's part.
     pub audit: audit::Config,
+    /// Where the audit log's checkpoints are sent.
+    pub anchors: Vec<audit::AnchorConfig>,
     /// Bounds on requests.
     pub limits: gateway::Limits,
     /// How long a stop waits for requests in flight.

@@ -54,6 +54,7 @@ impl Dependency {
 impl Desk {
     async fn dependencies(&self) -> Vec<Dependency> {
         let mut all = vec![self.audit(), self.policy(), self.credential().await, self.revocations()];
+        all.extend(self.anchors());
         all.extend(self.issuers());
         all
     }
@@ -64,6 +65,16 @@ impl Desk {
             Health::Failed { since, error } => (Condition::Down, Some(since.rfc3339()), Some(error.to_string())),
         };
         Dependency { name: "audit".into(), condition, since, error }
+    }
+
+    /// An anchor that cannot be reached costs no request; checkpoints wait for it.
+    fn anchors(&self) -> impl Iterator<Item = Dependency> {
+        self.gateway.rooms.journal.status().anchors.into_iter().map(|anchor| Dependency {
+            name: format!("audit anchor {}", anchor.name),
+            condition: if anchor.trouble.is_some() { Condition::Degraded } else { Condition::Ok },
+            since: anchor.trouble.as_ref().map(|(since, _)| since.rfc3339()),
+            error: anchor.trouble.map(|(_, error)| error.to_string()),
+        })
     }
 
     fn policy(&self) -> Dependency {

@@ -33,7 +33,7 @@ pub use self::{
     tls::{Certificate, TlsError, TlsFiles},
 };
 use crate::{
-    audit::{AuditError, Journal},
+    audit::{Anchors, AuditError, Journal, Means},
     clock::{Clock, Timestamp},
     diagnostic::Diagnostic,
     exchange::Broker,
@@ -41,7 +41,8 @@ use crate::{
     identity::{Identity, IdentitySetup},
     limits::Limits,
     policy::RunningPolicy,
-    revocation::{AccountKeyReader, FileError, Revocations},
+    revocation::{FileError, Revocations},
+    secret::AccountKeyReader,
     transport::{Transport, TransportSetup},
     upstream::Upstream,
 };
@@ -142,8 +143,10 @@ impl Server {
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
         let account_key = AccountKeyReader::new(broker.account_key_reader());
+        let means = Means { transport: Transport::new(None)?, account_key: account_key.clone() };
         let revocations = Revocations::open(config.revocation, issuers, account_key, clock.clone())?;
-        let journal = Journal::open(config.audit, clock.clone())?;
+        let anchors = Anchors::new(config.anchors, &means, &clock);
+        let journal = Journal::open(config.audit, anchors, clock.clone())?;
         let started = clock.now();
         let limits = Limits::new(clock.clone());
         let rooms = Rooms { identity, revocations, policy, limits, journal, broker, upstream, clock };
@@ -183,6 +186,7 @@ impl Server {
             if let Err(error) = self.gateway.rooms.journal.close().await {
                 tracing::error!(%error, "the audit log did not close cleanly");
             }
+            self.gateway.rooms.journal.finish_anchoring().await;
             self.gateway.rooms.revocations.close().await;
             admin_stop.cancel();
         };
@@ -225,7 +229,7 @@ impl Server {
         }
     }
 
-    /// What runs beside the requests: key sets, revocations, the account key, policy files, certificates.
+    /// What runs beside the requests: key sets, revocations, the account key, anchors of the audit log, policy files, certificates.
     async fn keep_fresh(&self) {
         let desk = self.desk();
         let rooms = &self.gateway.rooms;
@@ -233,6 +237,7 @@ impl Server {
             rooms.identity.keep_fresh(),
             rooms.revocations.keep_synced(),
             rooms.broker.keep_fresh(),
+            rooms.journal.keep_anchored(),
             desk.watch(WATCH)
         );
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::admin::Desk;
 use crate::{
+    audit,
     clock::Timestamp,
     exchange::{BrokerStatus, Stage},
     identity::IssuerStatus,
@@ -23,6 +24,7 @@ impl Desk {
             "config_digest": self.config_digest,
             "policy": policies(&policy, now),
             "issuers": issuers,
+            "audit": audit(&rooms.journal.status()),
             "revocations": revocations(&rooms.revocations.status()),
             "credential": credential(&rooms.broker.status().await),
         })
@@ -60,6 +62,24 @@ fn issuer(status: &IssuerStatus, now: Timestamp) -> Value {
         "attempted": status.attempted.map(Timestamp::rfc3339),
         "error": status.error.as_ref().map(ToString::to_string),
     })
+}
+
+fn audit(status: &audit::Status) -> Value {
+    let anchor = |anchor: &audit::AnchorStatus| {
+        json!({
+            "name": anchor.name,
+            "signed_records": anchor.size,
+            "anchored": anchor.anchored,
+            "waiting": anchor.waiting,
+            "failures": anchor.failures,
+            "error": anchor.trouble.as_ref().map(|(_, error)| error.to_string()),
+        })
+    };
+    let error = match &status.health {
+        audit::Health::Ok => None,
+        audit::Health::Failed { error, .. } => Some(error.to_string()),
+    };
+    json!({ "error": error, "anchors": status.anchors.iter().map(anchor).collect::<Vec<_>>() })
 }
 
 fn revocations(status: &revocation::Status) -> Value {

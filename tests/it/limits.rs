@@ -217,7 +217,9 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
 
     let mut rig = Arc::into_inner(rig).unwrap();
     rig.stop().await;
-    let report = stepgate::audit::verify(&rig.log(), &stepgate::audit::Evidence::default()).unwrap();
+    let report =
+        stepgate::audit::verify(&rig.log(), &stepgate::audit::Evidence::default(), stepgate::audit::Range::ALL)
+            .unwrap();
     assert_eq!((report.ok, report.records, report.signed), (true, 2, 2), "the log was closed after the last answer");
 }
 

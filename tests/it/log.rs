@@ -198,7 +198,7 @@ async fn the_log_verifies_and_tells_the_execution() {
     task("LoadOrder", "0", "GET", ITEM).set("x-stepgate-execution", &other).send().await.expect(404);
     rig.stop().await;
 
-    let report = audit::verify(&rig.log(), &audit::Evidence::default()).unwrap();
+    let report = audit::verify(&rig.log(), &audit::Evidence::default(), audit::Range::ALL).unwrap();
     assert!(report.ok, "{:?}", report.first_bad);
     assert_eq!((report.records, report.signed), (5, 5), "a clean stop signs all");
 
@@ -218,7 +218,7 @@ async fn a_restart_goes_on_with_the_same_chain() {
     let mut rig = rig.restart().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     rig.stop().await;
-    let report = audit::verify(&rig.log(), &audit::Evidence::default()).unwrap();
+    let report = audit::verify(&rig.log(), &audit::Evidence::default(), audit::Range::ALL).unwrap();
     assert!(report.ok, "{:?}", report.first_bad);
     let sequences: Vec<u64> = rig.records().iter().map(|record| record.sequence.0).collect();
     assert_eq!(sequences, [1, 2]);

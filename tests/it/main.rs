@@ -11,6 +11,7 @@
 )]
 
 mod admin;
+mod anchors;
 mod answers;
 mod commands;
 mod conditions;

@@ -1,24 +1,32 @@
-//! `stepgate audit`: verify, trace and tail a log, and prove single records from it.
+//! `stepgate audit`: verify, trace, tail and export a log, and prove single records from it.
 #![allow(clippy::print_stderr, reason = "a command tells a person why it failed on standard error")]
 
 use std::{
     collections::VecDeque,
-    io::{self, IsTerminal as _, Write},
+    fs::File,
+    io::{self, BufWriter, IsTerminal as _, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::{Args, Subcommand, ValueEnum};
+use flate2::{Compression, write::GzEncoder};
 use serde_json::json;
-use stepgate::audit::{self, AuditError, Evidence, Filter, Phase, Proven, Reader, Report, Trace, Verdict};
+use stepgate::{
+    audit::{self, AuditError, Evidence, Filter, Phase, Proven, Range, Reader, Report, Trace, Verdict},
+    clock::{Clock, Timestamp},
+};
 
 use crate::exit;
 
 /// How often `tail -f` looks for more.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Verify, trace and tail the audit log, and prove single records from it.
+/// Verify, trace, tail and export the audit log, and prove single records from it.
+///
+/// What shows records (trace, tail, prove, export) is itself recorded: a note is left in the log's directory `readings`,
+/// which the gateway takes into the log.
 #[derive(Args, Debug)]
 pub(crate) struct Audit {
     #[command(subcommand)]
@@ -32,6 +40,7 @@ enum Command {
     Tail(Tail),
     Prove(Prove),
     Check(Check),
+    Export(Export),
 }
 
 /// Recompute every hash and signature, and name the first record that does not fit.
@@ -50,6 +59,12 @@ struct Verify {
     /// extend each. Can be given more than once.
     #[arg(long, value_name = "PATH")]
     anchor: Vec<PathBuf>,
+    /// Begin at the segment that holds this record, trusting the signed checkpoint before it.
+    #[arg(long, value_name = "SEQUENCE", default_value_t = Range::ALL.from, hide_default_value = true)]
+    from: u64,
+    /// Stop after the segment that holds this record.
+    #[arg(long, value_name = "SEQUENCE", default_value_t = Range::ALL.to, hide_default_value = true)]
+    to: u64,
     /// How to print the result.
     #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
     format: ReportFormat,
@@ -144,6 +159,47 @@ struct Check {
     format: ReportFormat,
 }
 
+/// Write the records of a time as JSON Lines, as they stand in the log, compressed.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  stepgate audit export /var/lib/stepgate/audit --since 24h --output day.jsonl.gz\n  \
+    stepgate audit export audit --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z --compress none | jq .message"
+)]
+struct Export {
+    /// The log's directory.
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// From when on: a time (RFC 3339), or how long ago, such as 24h or 7d.
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    since: Timestamp,
+    /// Until when, likewise (default: now).
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// How to compress.
+    #[arg(long, value_enum, default_value_t = Compress::Gzip)]
+    compress: Compress,
+    /// The file to write (default: standard output).
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Compress {
+    Gzip,
+    None,
+}
+
+/// A time, or how long ago.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    if let Ok(time) = text.parse::<jiff::Timestamp>() {
+        return Ok(Timestamp::from_millis(time.as_millisecond()));
+    }
+    let ago = text.parse::<jiff::Span>().and_then(|span| span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()));
+    let ago = ago.ok().and_then(|ago| Duration::try_from(ago).ok());
+    let ago = ago.ok_or("neither a time such as 2026-11-01T00:00:00Z nor a while such as 24h or 7d")?;
+    Ok(Clock::System.now().minus(ago))
+}
+
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum ReportFormat {
     Text,
@@ -171,6 +227,9 @@ enum PhaseWord {
     Refusal,
     Suppressed,
     Recovered,
+    Revoke,
+    Lift,
+    Reading,
 }
 
 /// Runs the command.
@@ -181,10 +240,15 @@ pub(crate) fn run(audit: Audit) -> ExitCode {
         Command::Tail(command) => tail(&command),
         Command::Prove(command) => prove(&command),
         Command::Check(command) => check(&command),
+        Command::Export(command) => export(&command),
     };
     result.unwrap_or_else(|error| match error {
         // Whoever read the output has enough of it.
-        Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Failure::Output(error) | Failure::Export(audit::ExportError::Output(error))
+            if error.kind() == io::ErrorKind::BrokenPipe =>
+        {
+            ExitCode::SUCCESS
+        }
         error => {
             eprintln!("error: {error}");
             ExitCode::FAILURE
@@ -200,6 +264,10 @@ enum Failure {
     Trace(#[from] audit::TraceError),
     #[error(transparent)]
     Prove(#[from] audit::ProveError),
+    #[error(transparent)]
+    Export(#[from] audit::ExportError),
+    #[error("cannot write {}: {source}", file.display())]
+    File { file: PathBuf, source: io::Error },
     #[error("cannot read {}: {source}", file.display())]
     Proof { file: PathBuf, source: io::Error },
     #[error("{} is no output of `audit prove`: {source}", file.display())]
@@ -212,7 +280,7 @@ enum Failure {
 
 fn verify(command: &Verify) -> Result<ExitCode, Failure> {
     let evidence = Evidence { public_key: command.public_key.clone(), anchors: command.anchor.clone() };
-    let report = audit::verify(&command.directory, &evidence)?;
+    let report = audit::verify(&command.directory, &evidence, Range { from: command.from, to: command.to })?;
     let mut out = io::stdout().lock();
     match command.format {
         ReportFormat::Json => writeln!(out, "{}", serde_json::to_string(&report)?)?,
@@ -240,7 +308,13 @@ fn write_report(out: &mut impl Write, directory: &Path, report: &Report) -> io::
     Ok(())
 }
 
+/// Leaves a note that the log is read; nothing is shown before.
+fn note(directory: &Path, command: &str, selection: &str) -> Result<(), AuditError> {
+    audit::note_reading(directory, command, selection, Clock::System.now())
+}
+
 fn trace(command: &TraceOf) -> Result<ExitCode, Failure> {
+    note(&command.directory, "trace", &command.execution)?;
     let trace: Trace = audit::trace(&command.directory, &command.execution)?;
     let mut out = io::stdout().lock();
     match command.format {
@@ -253,6 +327,7 @@ fn trace(command: &TraceOf) -> Result<ExitCode, Failure> {
 
 fn tail(command: &Tail) -> Result<ExitCode, Failure> {
     let filter = command.filter();
+    note(&command.directory, "tail", &command.selection())?;
     let color = io::stdout().is_terminal();
     let mut reader = Reader::from_recent(&command.directory)?;
     let mut next = || -> Result<Option<String>, AuditError> {
@@ -290,8 +365,40 @@ fn tail(command: &Tail) -> Result<ExitCode, Failure> {
 }
 
 fn prove(command: &Prove) -> Result<ExitCode, Failure> {
+    note(&command.directory, "prove", &command.request)?;
     let proven = audit::prove(&command.directory, &command.request)?;
     writeln!(io::stdout().lock(), "{}", serde_json::to_string_pretty(&proven)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(command: &Export) -> Result<ExitCode, Failure> {
+    let until = command.until.unwrap_or_else(|| Clock::System.now());
+    let (from, to) = (command.since.rfc3339(), until.rfc3339());
+    note(&command.directory, "export", &format!("{from} to {to}"))?;
+    let failed = |source| match &command.output {
+        Some(file) => Failure::File { file: file.clone(), source },
+        None => Failure::Output(source),
+    };
+    let out: Box<dyn Write> = match &command.output {
+        Some(file) => Box::new(File::create(file).map_err(failed)?),
+        None => Box::new(io::stdout().lock()),
+    };
+    let out = BufWriter::new(out);
+    let exported = match command.compress {
+        Compress::None => {
+            let mut out = out;
+            let exported = audit::export(&command.directory, command.since, until, &mut out)?;
+            out.flush().map_err(failed)?;
+            exported
+        }
+        Compress::Gzip => {
+            let mut encoder = GzEncoder::new(out, Compression::default());
+            let exported = audit::export(&command.directory, command.since, until, &mut encoder)?;
+            encoder.finish().and_then(|mut out| out.flush()).map_err(failed)?;
+            exported
+        }
+    };
+    eprintln!("{exported} records from {from} to {to}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -317,6 +424,21 @@ fn check(command: &Check) -> Result<ExitCode, Failure> {
 }
 
 impl Tail {
+    /// What is looked for, as it was asked for.
+    fn selection(&self) -> String {
+        let words = [
+            ("execution", self.execution.clone()),
+            ("decision", self.decision.map(|word| Verdict::from(word).as_str().to_owned())),
+            ("phase", self.phase.map(|word| Phase::from(word).as_str().to_owned())),
+            ("operation", self.operation.clone()),
+            ("container", self.container.clone()),
+            ("subject", self.subject.clone()),
+            ("request", self.request.clone()),
+        ];
+        let words: Vec<_> = words.into_iter().filter_map(|(name, word)| Some(format!("{name}={}", word?))).collect();
+        if words.is_empty() { "everything".to_owned() } else { words.join(" ") }
+    }
+
     fn filter(&self) -> Filter {
         Filter {
             execution: self.execution.clone(),
@@ -348,6 +470,9 @@ impl From<PhaseWord> for Phase {
             PhaseWord::Refusal => Self::Refusal,
             PhaseWord::Suppressed => Self::Suppressed,
             PhaseWord::Recovered => Self::Recovered,
+            PhaseWord::Revoke => Self::Revoke,
+            PhaseWord::Lift => Self::Lift,
+            PhaseWord::Reading => Self::Reading,
         }
     }
 }

@@ -58,7 +58,7 @@ async fn play(args: &Args, environment: &[(String, String)]) -> Result<ExitCode,
     show.title("The audit trail of the execution");
     let directory = stage.audit_directory();
     show.text(&audit::trace(&directory, stage.execution())?.render_text(show.in_colour()));
-    let report = audit::verify(&directory, &audit::Evidence::default())?;
+    let report = audit::verify(&directory, &audit::Evidence::default(), audit::Range::ALL)?;
     show.title("The log as a whole");
     show.text(&format!("{} records, {}", report.records, report.promise));
     if !report.ok {
