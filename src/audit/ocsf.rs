@@ -2,6 +2,8 @@
 //! member `stepgate`, from which [`parse`] reads the record back.
 //!
 //! Schema: <https://schema.ocsf.io/1.3.0/classes/datastore_activity>, with the `security_control` profile for `action_id`.
+//! `tests/peers/ocsf.py` holds records of every phase against it. Three members are not the schema's but an extension's,
+//! which `metadata.extensions` names.
 
 use std::borrow::Cow;
 
@@ -50,8 +52,6 @@ struct Event<'a> {
     database: Named<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     table: Option<Table<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    http_response: Option<HttpResponse>,
     stepgate: Fields,
     prev: &'a str,
 }
@@ -62,10 +62,20 @@ struct Metadata<'a> {
     version: &'static str,
     product: Product,
     profiles: [&'static str; 1],
+    extensions: [Extension; 1],
     log_name: &'static str,
     event_code: &'static str,
     #[serde(skip_serializing_if = "str::is_empty")]
     correlation_uid: &'a str,
+}
+
+/// That the members `stepgate`, `prev` and `hash` are ours and not the schema's.
+#[derive(Serialize)]
+struct Extension {
+    name: &'static str,
+    /// 999 is what OCSF gives to extensions that are not registered.
+    uid: &'static str,
+    version: &'static str,
 }
 
 #[derive(Serialize)]
@@ -120,11 +130,6 @@ struct Table<'a> {
     name: &'a str,
 }
 
-#[derive(Serialize)]
-struct HttpResponse {
-    code: u16,
-}
-
 /// The record as one JSON object whose last member is `prev`, without a newline.
 pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json::Error> {
     let entry = &record.entry;
@@ -138,6 +143,7 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
             version: SCHEMA_VERSION,
             product: Product { name: "stepgate", vendor_name: "stepgate", version: env!("CARGO_PKG_VERSION") },
             profiles: ["security_control"],
+            extensions: [Extension { name: "stepgate", uid: "999", version: env!("CARGO_PKG_VERSION") }],
             log_name: "audit",
             event_code: entry.phase.as_str(),
             correlation_uid: &entry.request_id,
@@ -167,7 +173,6 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
             None => Named { name: "unknown", kind: "Unknown", type_id: 0 },
         },
         table: entry.question.container.as_ref().map(|container| Table { name: container.container() }),
-        http_response: entry.answer.as_ref().map(|answer| HttpResponse { code: answer.status }),
         stepgate: Fields::from(entry),
         prev,
     })

@@ -89,6 +89,7 @@ impl S3Anchor {
             ("content-type", "text/plain; charset=utf-8".to_owned()),
             ("if-none-match", "*".to_owned()),
             ("x-amz-checksum-sha256", sha256),
+            ("x-amz-sdk-checksum-algorithm", "SHA256".to_owned()),
         ];
         if let Some(retain) = self.retain {
             headers.push(("x-amz-object-lock-mode", "COMPLIANCE".to_owned()));
