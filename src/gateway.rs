@@ -32,7 +32,7 @@ use crate::{
     policy::{self, Decision, Permit, RunningPolicy},
     question::{self, Question, Route},
     revocation::{Revocation, Revocations, Unwelcome},
-    telemetry::Metrics,
+    telemetry::{Finished, Metrics, set},
     upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
 
@@ -109,6 +109,15 @@ impl Gateway {
     /// The address under which clients reach the gateway: the configured one, or on loopback the one they named.
     pub fn address<B>(&self, request: &Request<B>, encrypted: bool) -> Option<Url> {
         account::address(self.public_url.as_ref(), request.uri(), request.headers(), encrypted)
+    }
+
+    /// Copies how full the gateway is into the metrics.
+    pub fn observe(&self) {
+        let Limits { concurrency, body_memory, .. } = self.limits;
+        set(&self.metrics.requests_in_flight, concurrency.saturating_sub(self.in_flight.available_permits()));
+        set(&self.metrics.requests_in_flight_limit, concurrency);
+        set(&self.metrics.body_memory, body_memory.saturating_sub(self.body_memory.available_permits()));
+        set(&self.metrics.body_memory_limit, body_memory);
     }
 
     /// Answers one request; whatever happens on the way, there is an answer and a record.
@@ -322,14 +331,15 @@ impl Gateway {
             Err(refusal) => answer::refuse(form, &request.id, &refusal),
         };
         ledger::answered(&mut entry, &response, condition, started.elapsed());
-        let (mut labels, charge) = (ledger::labels(&entry), ledger::charge(&entry));
+        let mut finished = Finished::of(&entry);
         if entry.who.is_none() {
             self.rooms.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
         } else if let Err(refusal) = self.record(entry).await {
             response = answer::refuse(form, &request.id, &refusal);
-            labels.status = response.status().as_u16();
+            finished.status = response.status().as_u16();
         }
-        self.metrics.request(labels, started.elapsed(), charge);
+        finished.took = started.elapsed();
+        self.metrics.request(&finished);
         response
     }
 }

@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, header::USER_AGENT};
 
 use crate::{
-    access::Action,
     answer::{Condition, is_http_task},
     audit::{self, Entry, Ruling, UserAgentKind, Verdict, Who},
     exchange::ResourceToken,
@@ -14,7 +13,6 @@ use crate::{
     policy::Permit,
     question::Question,
     revocation::{Revocation, Unwelcome},
-    telemetry::RequestLabels,
     upstream::{UpstreamAnswer, UpstreamError},
 };
 
@@ -116,24 +114,4 @@ pub(super) fn answered(entry: &mut Entry, response: &Response<Bytes>, refused: O
     entry.bytes_out = response.body().len() as u64;
     let error = refused.map(|condition| condition.as_str().into());
     entry.answer = Some(audit::Answer { status: response.status().as_u16(), error, duration });
-}
-
-/// The labels of the request's metrics. A container is named only once policy allowed something on it.
-pub(super) fn labels(entry: &Entry) -> RequestLabels {
-    let verdict = entry.decision.as_ref().map_or(Verdict::Allow, |ruling| ruling.verdict);
-    let container = match (&entry.question.container, verdict) {
-        (Some(container), Verdict::Allow) => container.to_string(),
-        _ => "-".to_owned(),
-    };
-    RequestLabels {
-        operation: entry.question.action.map_or("-", Action::as_str),
-        container,
-        decision: verdict.as_str(),
-        status: entry.answer.as_ref().map_or(0, |answer| answer.status),
-    }
-}
-
-/// What Cosmos charged, where it was asked.
-pub(super) fn charge(entry: &Entry) -> Option<f64> {
-    entry.upstream.as_ref().map(|upstream| upstream.request_units)
 }

@@ -14,14 +14,8 @@ use axum::{
 };
 use serde_json::json;
 
-use super::{health, revocation, tls::Certificate};
-use crate::{
-    audit::{AnchorStatus, SYNC_BUCKETS},
-    clock::Timestamp,
-    gateway::Gateway,
-    secret::Secret,
-    telemetry::{AnchorCounts, Counts, IssuerCounts, SyncTimes},
-};
+use super::{health, metrics, revocation, tls::Certificate};
+use crate::{clock::Timestamp, gateway::Gateway, secret::Secret};
 
 /// What the admin routes share.
 #[derive(Clone)]
@@ -39,7 +33,7 @@ pub(super) fn routes(desk: Desk) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
-        .route("/metrics", get(metrics))
+        .route("/metrics", get(metrics::read))
         .route("/status", get(status))
         .route("/reload", post(reload))
         .merge(revocation::routes())
@@ -111,36 +105,6 @@ fn reload_certificate(certificate: &Certificate) -> bool {
             false
         }
     }
-}
-
-async fn metrics(State(desk): State<Desk>) -> Response {
-    let gateway = &desk.gateway;
-    let (audit, now) = (gateway.rooms.journal.counters(), gateway.rooms.clock.now());
-    let issuers = gateway.rooms.identity.status().into_iter().map(|status| IssuerCounts {
-        issuer: status.name.to_string(),
-        fetches: status.fetches,
-        age: status.fetched.map(|fetched| now.since(fetched).as_secs()),
-        usable: status.usable,
-    });
-    let budget = gateway.rooms.broker.budget();
-    let bounds = SYNC_BUCKETS.into_iter().chain([f64::INFINITY]);
-    gateway.metrics.observe(Counts {
-        mints: gateway.rooms.broker.mints(),
-        metadata_units: budget.spent,
-        metadata_throttles: budget.throttled,
-        audit_records: audit.records,
-        revocations: gateway.rooms.revocations.status().revocations,
-        issuers: issuers.collect(),
-        anchors: gateway.rooms.journal.status().anchors.into_iter().map(anchor_counts).collect(),
-        audit_sync: SyncTimes { sum: audit.sync_seconds, buckets: bounds.zip(audit.sync_buckets).collect() },
-    });
-    ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], gateway.metrics.render())
-        .into_response()
-}
-
-fn anchor_counts(anchor: AnchorStatus) -> AnchorCounts {
-    let AnchorStatus { name, anchored, failures, waiting, .. } = anchor;
-    AnchorCounts { name, anchored, failures, waiting }
 }
 
 async fn status(State(desk): State<Desk>, headers: HeaderMap) -> Response {

@@ -13,7 +13,7 @@ use crate::{audit::Health, clock::Timestamp};
 
 /// How a dependency is. The order is the order of trouble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Condition {
+pub(super) enum Condition {
     /// It works.
     Ok,
     /// The gateway still serves, on what it has.
@@ -33,9 +33,9 @@ impl Condition {
 }
 
 /// One dependency of `/readyz`.
-struct Dependency {
-    name: String,
-    condition: Condition,
+pub(super) struct Dependency {
+    pub(super) name: String,
+    pub(super) condition: Condition,
     since: Option<String>,
     error: Option<String>,
 }
@@ -52,7 +52,7 @@ impl Dependency {
 }
 
 impl Desk {
-    async fn dependencies(&self) -> Vec<Dependency> {
+    pub(super) async fn dependencies(&self) -> Vec<Dependency> {
         let mut all = vec![self.audit(), self.policy(), self.credential().await, self.revocations()];
         all.extend(self.anchors());
         all.extend(self.issuers());

@@ -9,6 +9,7 @@ mod admin;
 mod config;
 mod health;
 mod listen;
+mod metrics;
 mod revocation;
 mod routes;
 mod status;

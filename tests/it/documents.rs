@@ -7,6 +7,7 @@ use stepgate::{
     answer::{Condition, OF_COSMOS, Row},
     config,
     diagnostic::Severity,
+    telemetry::Metrics,
     upstream::{Effect, Next, RULES, Rule, When},
 };
 
@@ -193,4 +194,14 @@ fn the_page_of_answers_is_made_from_the_tables() {
     }
     let written = fs::read_to_string(&file).unwrap();
     assert!(page == written, "docs/answers.md is old: UPDATE_GOLDEN=1 cargo test --test it documents");
+}
+
+#[test]
+fn the_operations_page_lists_every_metric() {
+    let page = fs::read_to_string(committed("docs/operations.md")).unwrap();
+    let listed: BTreeSet<&str> = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    let metrics = Metrics::default();
+    let registered: BTreeSet<&str> = metrics.names().collect();
+    assert!(registered.len() > 20, "{registered:?}");
+    assert_eq!(listed, registered, "docs/operations.md on the left, src/telemetry/metrics.rs on the right");
 }

@@ -1,0 +1,126 @@
+//! Labels, and the bound on what callers and policy files can put into them.
+
+use std::{
+    collections::HashSet,
+    sync::{PoisonError, RwLock},
+};
+
+use prometheus_client::encoding::EncodeLabelSet;
+
+/// The labels of a finished request.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The operation's word, or `-` when the request was refused before it was known.
+    pub operation: &'static str,
+    /// `database/container`, or `-` when nothing on it was granted.
+    pub container: String,
+    /// `allow`, `deny` or `reject`.
+    pub decision: &'static str,
+    /// The status answered.
+    pub status: u16,
+}
+
+/// The labels of a finished request's duration.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct DurationLabels {
+    /// As of [`RequestLabels`].
+    pub operation: &'static str,
+    /// As of [`RequestLabels`].
+    pub container: String,
+}
+
+/// The labels of a request that a clause decided.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ClauseLabels {
+    /// The grant that a binding gave, or the deny: `order-writer (shop.yaml:4)`; `other` once there are many.
+    pub clause: String,
+    /// `2xx`, `3xx`, `4xx` or `5xx`.
+    pub class: &'static str,
+}
+
+/// The label of a binding.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct BindingLabel {
+    /// Its role and place, such as `order-writer (shop.yaml:31)`; `other` once there are many.
+    pub binding: String,
+}
+
+/// The labels of request units.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct UnitsLabels {
+    /// The operation's word.
+    pub operation: &'static str,
+    /// `issuer/client`, or `issuer/subject` where the issuer names no client; `other` once there are many.
+    pub workload: String,
+}
+
+/// The label of an issuer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct IssuerLabel {
+    /// The issuer's configured name.
+    pub issuer: String,
+}
+
+/// The label of an anchor of the audit log.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct AnchorLabel {
+    /// Its kind and place.
+    pub anchor: String,
+}
+
+/// The label of a dependency.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct DependencyLabel {
+    /// Its name in `/readyz`.
+    pub dependency: String,
+}
+
+/// The label of a policy revision.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct RevisionLabel {
+    /// As audit records carry it.
+    pub revision: String,
+}
+
+/// The label of a reload.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ReloadLabel {
+    /// `applied` or `rejected`.
+    pub result: &'static str,
+}
+
+/// Names that have series of their own, up to a number; the rest share one. A container or a workload can be new at any
+/// time, and the places of clauses move whenever files are edited, so without this there would be no end of them.
+#[derive(Debug, Default)]
+pub(super) struct Names(RwLock<HashSet<String>>);
+
+impl Names {
+    /// How many names have series of their own.
+    const MOST: usize = 200;
+
+    /// The name, or `other`.
+    pub(super) fn bound(&self, name: String) -> String {
+        if self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&name) {
+            return name;
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < Self::MOST || known.contains(&name) {
+            known.insert(name.clone());
+            return name;
+        }
+        "other".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_beyond_the_bound_share_a_series() {
+        let names = Names::default();
+        let given: Vec<_> = (0..1_000).map(|i| names.bound(i.to_string())).collect();
+        assert_eq!((&*given[0], &*given[199], &*given[200], &*given[999]), ("0", "199", "other", "other"));
+        assert_eq!(names.bound("7".to_owned()), "7", "who was known stays known");
+    }
+}
