@@ -18,6 +18,7 @@ use tokio::{
     sync::Semaphore,
     time::{Instant, timeout_at},
 };
+use tracing::{Instrument as _, Span};
 use url::Url;
 
 use crate::{
@@ -25,14 +26,17 @@ use crate::{
     answer::{self, Condition, CosmosAnswer, Form, Refusal},
     audit::{Entry, Journal, Phase, Ruling, Verdict},
     clock::Clock,
-    context::{self, RequestContext, RequestId},
+    context::{self, ContextError, RequestContext, RequestId},
     exchange::{Broker, ResourceToken},
     identity::{Identity, VerifiedSubject},
     limits::{self, Admission},
     policy::{self, Decision, Permit, RunningPolicy},
-    question::{self, Question, Route},
+    question::{self, ContainerRoute, Question, Route},
     revocation::{Revocation, Revocations, Unwelcome},
-    telemetry::{Finished, Metrics, set},
+    telemetry::{
+        Finished, Metrics, set,
+        trace::{self, Trace, room},
+    },
     upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
 };
 
@@ -122,6 +126,11 @@ impl Gateway {
 
     /// Answers one request; whatever happens on the way, there is an answer and a record.
     pub async fn answer(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
+        let span = trace::request(&request, encrypted);
+        self.attend(peer, encrypted, request).instrument(span).await
+    }
+
+    async fn attend(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
         let started = Instant::now();
         let address = self.address(&request, encrypted);
         let (head, body) = request.into_parts();
@@ -143,7 +152,8 @@ impl Gateway {
             }
             (_, Err(error)) => Err(error.into()),
         };
-        self.close(&request, form, entry, walked, started).await
+        let trace = trace::trace_of(&Span::current(), &head.headers);
+        self.close(&request, form, entry, walked, trace, started).await
     }
 
     /// The walk: each step demands what the step before it gave.
@@ -157,23 +167,21 @@ impl Gateway {
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
         let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
-        let authenticated = self.rooms.identity.authenticate(&head.headers).await;
+        let authenticated = self.rooms.identity.authenticate(&head.headers).instrument(room!("identity")).await;
         entry.who = ledger::who(&authenticated);
         let subject = authenticated?;
-        ledger::noted(entry, self.rooms.revocations.check_caller(&subject))?;
-        let context = context::agree(context::claimed(&head.headers)?, subject.context(), self.rooms.clock.now())?;
+        ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_caller(&subject)))?;
+        let context = room!("context").in_scope(|| self.agree(&subject, &head.headers))?;
         entry.context = context.clone();
-        ledger::noted(entry, self.rooms.revocations.check_execution(&context))?;
+        ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_execution(&context)))?;
         let route = match question::route(&head.method, &head.uri, &head.headers)? {
             Route::Account => return account::document(address),
             Route::Container(route) => route,
         };
-        let body = body::read(body, self.limits.request_body, &self.body_memory).await?;
-        entry.bytes_in = body.bytes.len() as u64;
-        let question = route.with_body(&head.headers, body.bytes.clone())?;
+        let (_body, question) = self.read(route, head, body, entry).instrument(room!("question")).await?;
         entry.question = ledger::asked(&question);
-        let permit = self.decide(&subject, &context, &question, entry)?;
-        let admission = self.admit(&permit, entry)?;
+        let permit = room!("policy").in_scope(|| self.decide(&subject, &context, &question, entry))?;
+        let admission = room!("limits").in_scope(|| self.admit(&permit, entry))?;
         let permitted = Permitted {
             request,
             subject: &subject,
@@ -183,6 +191,25 @@ impl Gateway {
             question: &question,
         };
         self.carry_out(&permitted, form, &head.headers, entry).await
+    }
+
+    /// What the request and its token say of the execution, where they do not contradict each other.
+    fn agree(&self, subject: &VerifiedSubject, headers: &HeaderMap) -> Result<ExecutionContext, ContextError> {
+        context::agree(context::claimed(headers)?, subject.context(), self.rooms.clock.now())
+    }
+
+    /// Reads the body, and with it what is asked.
+    async fn read(
+        &self,
+        route: Box<ContainerRoute>,
+        head: &Parts,
+        body: Body,
+        entry: &mut Entry,
+    ) -> Result<(body::Whole, Question), Refusal> {
+        let body = body::read(body, self.limits.request_body, &self.body_memory).await?;
+        entry.bytes_in = body.bytes.len() as u64;
+        let question = route.with_body(&head.headers, body.bytes.clone())?;
+        Ok((body, question))
     }
 
     /// Asks policy, and records what it said.
@@ -249,13 +276,14 @@ impl Gateway {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
             self.record(intent).await?;
         }
-        let token = self.rooms.broker.exchange(subject, permit, request.id.as_str()).await?;
+        let exchange = self.rooms.broker.exchange(subject, permit, request.id.as_str());
+        let token = exchange.instrument(room!("exchange")).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
         let mut answer = self.run(permitted, &errand, &token, entry).await?;
         while form.is_workflow() && errand::ask_for_less(&mut errand, question.action, &answer) {
             answer = self.run(permitted, &errand, &token, entry).await?;
         }
-        answer::settle(form, question.action, answer)
+        room!("answer").in_scope(|| answer::settle(form, question.action, answer))
     }
 
     /// Runs an errand. When Cosmos refuses the gateway's own credential, one is minted anew and the errand run once more.
@@ -271,7 +299,8 @@ impl Gateway {
             return Ok(answer.into());
         }
         let Permitted { subject, permit, .. } = permitted;
-        let token = self.rooms.broker.remint(subject, permit, token, errand.activity_id).await?;
+        let remint = self.rooms.broker.remint(subject, permit, token, errand.activity_id);
+        let token = remint.instrument(room!("exchange")).await?;
         ledger::noted(entry, self.still_welcome(permitted))?;
         Ok(self.forward(permitted, errand, &token, entry).await?.into())
     }
@@ -294,7 +323,9 @@ impl Gateway {
         entry.credential = Some(ledger::credential(permitted.permit, token));
         let may_retry =
             || self.rooms.clock.now() < permitted.subject.expires() && self.still_welcome(permitted).is_ok();
-        let forwarded = self.rooms.upstream.forward(errand, token, may_retry).await;
+        let span = trace::errand(permitted.question.action, &permitted.question.container);
+        let forwarded = self.rooms.upstream.forward(errand, token, may_retry).instrument(span.clone()).await;
+        trace::returned(&span, &forwarded);
         permitted
             .admission
             .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());
@@ -313,7 +344,7 @@ impl Gateway {
 
     /// Waits until a record is durable.
     async fn record(&self, entry: Entry) -> Result<(), Refusal> {
-        Ok(self.rooms.journal.append(entry).await.map(drop)?)
+        Ok(self.rooms.journal.append(entry).instrument(room!("audit")).await.map(drop)?)
     }
 
     /// Closes the record and lets the answer go; without a record there is no answer.
@@ -323,6 +354,7 @@ impl Gateway {
         form: Form,
         mut entry: Entry,
         walked: Result<CosmosAnswer, Refusal>,
+        trace: Option<Trace>,
         started: Instant,
     ) -> Response<Bytes> {
         let condition = walked.as_ref().err().map(|refusal| refusal.condition);
@@ -331,15 +363,18 @@ impl Gateway {
             Err(refusal) => answer::refuse(form, &request.id, &refusal),
         };
         ledger::answered(&mut entry, &response, condition, started.elapsed());
-        let mut finished = Finished::of(&entry);
+        trace::answered(&Span::current(), &entry);
+        let mut finished = Finished::of(&entry, trace);
         if entry.who.is_none() {
             self.rooms.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
         } else if let Err(refusal) = self.record(entry).await {
             response = answer::refuse(form, &request.id, &refusal);
             finished.status = response.status().as_u16();
+            finished.error = Some(refusal.condition.as_str().into());
         }
         finished.took = started.elapsed();
         self.metrics.request(&finished);
+        finished.log();
         response
     }
 }

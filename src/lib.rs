@@ -14,6 +14,8 @@
 //!
 //! Below the rooms stand the vocabulary ([`access`]), the [`clock`], the [`diagnostic`]s people read, and the
 //! [`transport`] that every outgoing connection uses. `ARCHITECTURE.md` has the layering; a test keeps it.
+// The future of a walk nests deeper than the usual 128 types: every room's is wrapped in the room's span.
+#![recursion_limit = "256"]
 
 pub mod server;
 

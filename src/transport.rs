@@ -4,6 +4,8 @@
 //! roots, or against the given ones. Every exchange has a deadline and a cap on the answer; redirects are not followed,
 //! since a redirect would carry a credential to a host nobody configured.
 
+mod span;
+
 use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -19,6 +21,9 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
+use tracing::Instrument as _;
+
+pub use self::span::SPANS;
 
 /// Everything but the unreserved characters of RFC 3986, section 2.3.
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -118,6 +123,18 @@ impl Transport {
 
     /// Sends `request` and reads the whole answer, up to `largest` bytes, within `deadline`.
     pub async fn exchange(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        largest: usize,
+        deadline: Duration,
+    ) -> Result<Response<Bytes>, TransportError> {
+        let span = span::begin(&mut request);
+        let answered = self.send(request, largest, deadline).instrument(span.clone()).await;
+        span::end(&span, &answered);
+        answered
+    }
+
+    async fn send(
         &self,
         request: Request<Full<Bytes>>,
         largest: usize,

@@ -22,6 +22,7 @@ use crate::{
     gateway, identity, policy, revocation,
     secret::Secret,
     server::{Config, TlsFiles},
+    telemetry::{self, OtlpProtocol},
     upstream,
 };
 
@@ -59,6 +60,11 @@ pub(super) fn policies(written: &Written) -> policy::Config {
     policy::Config { directory: base(written).join(&written.raw.policies.directory), issuers: Some(known.collect()) }
 }
 
+/// What the log shows: `STEPGATE_LOG`, such as `info` (the default) or `stepgate=debug`.
+pub fn log_filter(environment: &[(String, String)]) -> &str {
+    environment.iter().find(|(name, _)| name == "STEPGATE_LOG").map_or("info", |(_, filter)| filter.as_str())
+}
+
 /// What relative paths are taken from.
 fn base(written: &Written) -> PathBuf {
     written.source.file.parent().map(Path::to_owned).unwrap_or_default()
@@ -82,6 +88,7 @@ impl Check<'_> {
         let admin_token = raw.admin_token.as_ref().and_then(|file| self.admin_token(file));
         let exchange = self.credential(&raw.cosmos.credential, endpoint.clone());
         let limits = self.limits(&raw.limits);
+        let telemetry = self.telemetry(&raw.telemetry);
         let audit = self.audit(&raw.audit);
         let anchors = self.anchors(&raw.audit, endpoint.as_ref());
         let revocation = self.state(raw.state.as_ref(), endpoint.clone());
@@ -111,6 +118,7 @@ impl Check<'_> {
             revocation: revocation?,
             limits,
             drain: raw.limits.drain,
+            telemetry,
         })
     }
 
@@ -279,6 +287,35 @@ impl Check<'_> {
         gateway::Limits { request_body, body_memory, concurrency: limits.concurrency, deadline: limits.deadline }
     }
 
+    fn telemetry(&mut self, telemetry: &raw::Telemetry) -> telemetry::Config {
+        let raw::Telemetry { otlp_endpoint, otlp_protocol, service_name, sample_ratio } = telemetry;
+        if service_name.is_empty() {
+            self.refuse("telemetry/service_name", "a service without a name cannot be found", "set it to `stepgate`");
+        }
+        if !(0.0..=1.0).contains(sample_ratio) {
+            self.refuse("telemetry/sample_ratio", "is no share", "set it from 0 (none) to 1 (all)");
+        }
+        let otlp = otlp_endpoint.as_deref().and_then(|endpoint| self.otlp(endpoint, *otlp_protocol, *sample_ratio));
+        telemetry::Config { log: log_filter(self.environment).to_owned(), service_name: service_name.clone(), otlp }
+    }
+
+    /// A collector. Spans hold no secret, so the one beside the gateway may be plain HTTP.
+    fn otlp(&mut self, text: &str, protocol: Option<raw::OtlpProtocol>, sample_ratio: f64) -> Option<telemetry::Otlp> {
+        let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+        let Some(endpoint) = url else {
+            let mend = "write it as http://host:4317 (gRPC) or http://host:4318 (HTTP)";
+            self.refuse("telemetry/otlp_endpoint", format!("`{text}` is no address of a collector"), mend);
+            return None;
+        };
+        let protocol = match protocol {
+            Some(raw::OtlpProtocol::Grpc) => OtlpProtocol::Grpc,
+            Some(raw::OtlpProtocol::Http) => OtlpProtocol::Http,
+            None if endpoint.port() == Some(4318) || endpoint.path() != "/" => OtlpProtocol::Http,
+            None => OtlpProtocol::Grpc,
+        };
+        Some(telemetry::Otlp { endpoint, protocol, sample_ratio })
+    }
+
     fn state(&mut self, state: Option<&raw::State>, endpoint: Option<Url>) -> Option<revocation::Config> {
         Some(match state {
             None => revocation::Config::Memory,
@@ -433,6 +470,8 @@ audit: { directory: audit }
             ("path: key", "path: nowhere", "11:66", "cannot read the account key"),
             ("kind: file, path: key", "kind: env, variable: NOWHERE", "11:66", "the environment has no NOWHERE"),
             ("directory: policies", "directory: nowhere", "12:24", "is no directory"),
+            ("admin: 127", "telemetry: { otlp_endpoint: nowhere }\nadmin: 127", "2:29", "is no address of a collector"),
+            ("admin: 127", "telemetry: { sample_ratio: 2 }\nadmin: 127", "2:28", "is no share"),
         ] {
             let findings = findings(directory.path(), &[(from, to)]);
             let expected = findings.iter().any(|f| f.starts_with(&format!("{place} ")) && f.contains(message));

@@ -13,6 +13,7 @@ mod raw;
 
 use std::path::Path;
 
+pub use checked::log_filter;
 pub use load::{Written, interpret, read};
 pub use raw::Raw;
 

@@ -44,6 +44,9 @@ pub struct Raw {
     /// Bounds on requests.
     #[serde(default)]
     pub limits: Limits,
+    /// Where traces go.
+    #[serde(default)]
+    pub telemetry: Telemetry,
     /// The stand-ins of `stepgate dev`. `stepgate serve` does not read this section.
     #[cfg(feature = "dev")]
     pub dev: Option<super::dev::Dev>,
@@ -348,6 +351,37 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub drain: Duration,
+}
+
+/// Where traces go. The standard variables `OTEL_EXPORTER_OTLP_HEADERS` and `OTEL_RESOURCE_ATTRIBUTES` are obeyed.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Telemetry {
+    /// The OpenTelemetry collector, such as `http://127.0.0.1:4317`. Without one no spans are made.
+    pub otlp_endpoint: Option<String>,
+    /// How it is spoken to (default: `http` for port 4318 and where the endpoint has a path, else `grpc`).
+    pub otlp_protocol: Option<OtlpProtocol>,
+    /// Under which name the gateway's spans are found.
+    pub service_name: String,
+    /// What share of the traces that begin at the gateway is exported, from 0 to 1. A caller that sends `traceparent` or
+    /// `X-Amzn-Trace-Id` has decided for its own.
+    pub sample_ratio: f64,
+}
+
+/// How an OpenTelemetry collector is spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OtlpProtocol {
+    /// gRPC.
+    Grpc,
+    /// HTTP with protobuf.
+    Http,
+}
+
+impl Default for Telemetry {
+    fn default() -> Self {
+        Self { otlp_endpoint: None, otlp_protocol: None, service_name: "stepgate".to_owned(), sample_ratio: 1.0 }
+    }
 }
 
 impl Default for Limits {

@@ -5,7 +5,9 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use url::Url;
 
 use super::TlsFiles;
-use crate::{audit, exchange, gateway, identity::IssuerConfig, policy, revocation, secret::Secret, upstream};
+use crate::{
+    audit, exchange, gateway, identity::IssuerConfig, policy, revocation, secret::Secret, telemetry, upstream,
+};
 
 /// A configuration that can be served.
 #[derive(Clone, Debug)]
@@ -44,4 +46,6 @@ pub struct Config {
     pub limits: gateway::Limits,
     /// How long a stop waits for requests in flight.
     pub drain: Duration,
+    /// What operators see; started by whoever owns the process.
+    pub telemetry: telemetry::Config,
 }

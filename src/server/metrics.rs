@@ -10,7 +10,10 @@ use super::admin::Desk;
 use crate::{
     audit::SYNC_BUCKETS,
     clock::Timestamp,
-    telemetry::{AnchorLabel, DependencyLabel, Exposition, IssuerLabel, RevisionLabel, copy, copy_amount, set},
+    telemetry::{
+        AnchorLabel, DependencyLabel, Exposition, IssuerLabel, ResultLabel, RevisionLabel, Telemetry, copy,
+        copy_amount, set,
+    },
 };
 
 /// The metrics, in the form the scraper asks for.
@@ -28,6 +31,7 @@ impl Desk {
         self.observe_issuers();
         self.observe_credential().await;
         self.observe_audit();
+        self.observe_telemetry();
         let revocations = self.gateway.rooms.revocations.status().revocations;
         set(&self.gateway.metrics.revocations, revocations);
     }
@@ -85,6 +89,19 @@ impl Desk {
         }
         let bounds = SYNC_BUCKETS.into_iter().chain([f64::INFINITY]);
         metrics.audit_sync.set(counted.sync_seconds, bounds.zip(counted.sync_buckets).collect());
+    }
+
+    fn observe_telemetry(&self) {
+        let (metrics, delivery) = (&self.gateway.metrics, Telemetry::delivery());
+        let became = [
+            ("exported", delivery.spans_exported),
+            ("failed", delivery.spans_failed),
+            ("dropped", delivery.spans_dropped),
+        ];
+        for (result, count) in became {
+            copy(&metrics.spans.get_or_create(&ResultLabel { result }), count);
+        }
+        copy(&metrics.log_lines_dropped, delivery.lines_dropped);
     }
 }
 

@@ -82,11 +82,18 @@ pub struct RevisionLabel {
     pub revision: String,
 }
 
-/// The label of a reload.
+/// The label of what can go well or not.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
-pub struct ReloadLabel {
-    /// `applied` or `rejected`.
+pub struct ResultLabel {
+    /// Such as `applied` or `rejected`.
     pub result: &'static str,
+}
+
+/// The label of an exemplar.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct TraceLabel {
+    /// The trace's id.
+    pub trace_id: String,
 }
 
 /// Names that have series of their own, up to a number; the rest share one. A container or a workload can be new at any

@@ -11,20 +11,24 @@ use std::sync::{
 
 use prometheus_client::{
     encoding::{EncodeMetric, MetricEncoder, NoLabelSet, text::encode},
-    metrics::{MetricType, TypedMetric, counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    metrics::{
+        MetricType, TypedMetric, counter::Counter, exemplar::HistogramWithExemplars, family::Family, gauge::Gauge,
+        histogram::Histogram,
+    },
     registry::{Metric, Registry, Unit},
 };
 
 use super::{
     exposition::{Exposition, as_text},
     labels::{
-        AnchorLabel, BindingLabel, ClauseLabels, DependencyLabel, DurationLabels, IssuerLabel, Names, ReloadLabel, RequestLabels,
-        RevisionLabel, UnitsLabels,
+        AnchorLabel, BindingLabel, ClauseLabels, DependencyLabel, DurationLabels, IssuerLabel, Names, RequestLabels,
+        ResultLabel, RevisionLabel, TraceLabel, UnitsLabels,
     },
     request::Finished,
 };
 
 type Amount = Counter<f64, AtomicU64>;
+type Exemplified = HistogramWithExemplars<TraceLabel>;
 type Durations<L, H> = Family<L, H, fn() -> H>;
 
 /// The metrics of one gateway.
@@ -38,13 +42,13 @@ pub struct Metrics {
     workloads: Names,
 
     requests: Family<RequestLabels, Counter>,
-    request_duration: Durations<DurationLabels, Histogram>,
+    request_duration: Durations<DurationLabels, Exemplified>,
     clause_requests: Family<ClauseLabels, Counter>,
     request_units: Family<UnitsLabels, Amount>,
     upstream_duration: Histogram,
     upstream_retries: Counter,
     limited: Family<BindingLabel, Counter>,
-    reloads: Family<ReloadLabel, Counter>,
+    reloads: Family<ResultLabel, Counter>,
 
     /// Requests in flight.
     pub requests_in_flight: Gauge,
@@ -82,6 +86,10 @@ pub struct Metrics {
     pub account_key_since: Gauge<f64, AtomicU64>,
     /// Revocations in force.
     pub revocations: Gauge,
+    /// What became of spans.
+    pub spans: Family<ResultLabel, Counter>,
+    /// Lines of the log that were lost.
+    pub log_lines_dropped: Counter,
     /// Audit records written.
     pub audit_records: Counter,
     /// Refusals counted instead of written.
@@ -112,7 +120,7 @@ impl Default for Metrics {
                 "request_duration",
                 "Time from request head to answer",
                 Some(Unit::Seconds),
-                Family::new_with_constructor(durations as fn() -> Histogram),
+                Family::new_with_constructor(exemplified as fn() -> Exemplified),
             ),
             clause_requests: new.metric("clause_requests", "Requests by the grant or deny that decided them"),
             request_units: new.metric("request_units", "Request units Cosmos charged"),
@@ -120,7 +128,7 @@ impl Default for Metrics {
                 "upstream_duration",
                 "Time Cosmos took, over all attempts of a request",
                 Some(Unit::Seconds),
-                durations(),
+                Histogram::new(DURATIONS),
             ),
             upstream_retries: new.metric("upstream_retries", "Attempts at Cosmos beyond a request's first"),
             limited: new.metric("limited_requests", "Requests refused over the limits of their binding"),
@@ -140,10 +148,13 @@ impl Default for Metrics {
             issuer_usable: new.metric("issuer_usable", "Whether the issuer's tokens can be judged"),
             mints: new.metric("mints", "Resource tokens minted"),
             metadata_units: new.metric("metadata_request_units", "Request units spent on users and permissions"),
-            metadata_throttled: new.metric("metadata_throttled", "Requests for users and permissions that Cosmos throttled"),
+            metadata_throttled: new
+                .metric("metadata_throttled", "Requests for users and permissions that Cosmos throttled"),
             resource_tokens: new.metric("resource_tokens", "Resource tokens at hand"),
             account_key_since: new.seconds("account_key_since_timestamp", "When the account key in use was taken in"),
             revocations: new.metric("revocations", "Revocations in force"),
+            spans: new.metric("spans", "Spans by what became of them"),
+            log_lines_dropped: new.metric("log_lines_dropped", "Lines of the log that nobody read in time"),
             audit_records: new.metric("audit_records", "Audit records written"),
             audit_suppressed: new.metric("audit_suppressed_refusals", "Refusals of strangers counted, not written"),
             audit_checkpoints: new.metric("audit_checkpoints", "Checkpoints of the audit log signed"),
@@ -156,7 +167,7 @@ impl Default for Metrics {
         };
         // A series that begins at its first event hides that event from `rate`.
         for result in [APPLIED, REJECTED] {
-            drop(metrics.reloads.get_or_create(&ReloadLabel { result }));
+            drop(metrics.reloads.get_or_create(&ResultLabel { result }));
         }
         metrics
     }
@@ -204,8 +215,8 @@ impl New {
     }
 }
 
-fn durations() -> Histogram {
-    Histogram::new(DURATIONS)
+fn exemplified() -> Exemplified {
+    HistogramWithExemplars::new(DURATIONS.into_iter())
 }
 
 impl Metrics {
@@ -216,8 +227,10 @@ impl Metrics {
             Some(container) => self.containers.bound(container.clone()),
             None => "-".to_owned(),
         };
+        let sampled = finished.trace.filter(|trace| trace.sampled);
+        let exemplar = sampled.map(|trace| TraceLabel { trace_id: trace.id.to_string() });
         let labels = DurationLabels { operation, container: container.clone() };
-        self.request_duration.get_or_create(&labels).observe(finished.took.as_secs_f64());
+        self.request_duration.get_or_create(&labels).observe(finished.took.as_secs_f64(), exemplar, None);
         if let Some(clause) = &finished.clause {
             let class = class(finished.status);
             self.clause_requests
@@ -237,7 +250,7 @@ impl Metrics {
     /// Counts a policy reload.
     pub fn policy_reload(&self, applied: bool) {
         let result = if applied { APPLIED } else { REJECTED };
-        self.reloads.get_or_create(&ReloadLabel { result }).inc();
+        self.reloads.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Counts a request over the limits of its binding.

@@ -7,11 +7,12 @@ use std::process::ExitCode;
 
 use serde_json::json;
 use stepgate::{
-    audit,
+    audit, config,
     dev::{
         cosmos::{Effect, Fault, Operation},
         issuer::{Mint, MintKey, Rotation},
     },
+    telemetry::{self, Telemetry},
 };
 
 use self::{
@@ -31,10 +32,12 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let environment = serve::environment();
-    if environment.iter().any(|(name, _)| name == "STEPGATE_LOG") {
-        serve::start_log(&environment);
-    }
-    serve::block_on(async { play(args, &environment).await.unwrap_or_else(Trouble::tell) })
+    serve::block_on(async {
+        // The play is the report; the log is for whoever asks for it.
+        let asked = environment.iter().any(|(name, _)| name == "STEPGATE_LOG");
+        let _log = asked.then(|| Telemetry::start(&telemetry::Config::log_alone(config::log_filter(&environment))));
+        play(args, &environment).await.unwrap_or_else(Trouble::tell)
+    })
 }
 
 async fn play(args: &Args, environment: &[(String, String)]) -> Result<ExitCode, Trouble> {

@@ -13,6 +13,7 @@ use stepgate::{
     diagnostic::{Diagnostic, Place, Severity},
     secret::Secret,
     server::{Server, StartError},
+    telemetry::{self, Telemetry},
     transport::Transport,
 };
 
@@ -77,16 +78,17 @@ impl Trouble {
 
 pub(crate) fn run(args: Args) -> ExitCode {
     let environment = serve::environment();
-    serve::start_log(&environment);
     let outcome = async {
         let (written, dev) = read(args.config, &environment)?;
         match args.part {
             None => everything(written, dev, &environment, args.format).await,
             Some(Part::Cosmos) => {
+                let _log = log(&environment)?;
                 let cosmos = stack::start_cosmos(&dev).await?;
                 alone("cosmos", &cosmos.url(), args.format).await
             }
             Some(Part::Issuer) => {
+                let _log = log(&environment)?;
                 let issuer = stack::start_issuer(&dev).await?;
                 alone("issuer", &issuer.url(), args.format).await
             }
@@ -98,6 +100,11 @@ pub(crate) fn run(args: Args) -> ExitCode {
         }
     };
     serve::block_on(async { outcome.await.unwrap_or_else(Trouble::tell) })
+}
+
+/// The log of a stand-in that runs alone.
+fn log(environment: &[(String, String)]) -> Result<Telemetry, Trouble> {
+    Ok(Telemetry::start(&telemetry::Config::log_alone(config::log_filter(environment)))?)
 }
 
 /// Reads the configuration and its `dev` section.
@@ -129,6 +136,7 @@ async fn everything(
     let stack = Stack::start(&dev).await?;
     stack.wire(&mut written.raw, &dev);
     let mut loaded = config::settle(&written, environment).map_err(Trouble::Findings)?;
+    let telemetry = Telemetry::start(&loaded.config.telemetry)?;
     exit::print_findings(&loaded.warnings);
     let made = Secret::new(uuid::Uuid::new_v4().simple().to_string());
     let admin_token = loaded.config.admin_token.get_or_insert(made).clone();
@@ -174,6 +182,7 @@ async fn everything(
         }
     }
     serve::until_stopped(&server, signals).await?;
+    telemetry.stop().await;
     Ok(exit::FINE)
 }
 

@@ -5,8 +5,8 @@ use std::{io, path::PathBuf, process::ExitCode};
 use serde_json::json;
 use stepgate::{
     config,
-    server::{Server, StartError},
-    telemetry,
+    server::{self, Server, StartError},
+    telemetry::Telemetry,
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -29,7 +29,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> ExitCode {
     let environment = environment();
-    start_log(&environment);
     let config = match config::load(&args.config, &environment) {
         Ok(loaded) => {
             exit::print_findings(&loaded.warnings);
@@ -38,26 +37,36 @@ pub(crate) fn run(args: &Args) -> ExitCode {
         Err(findings) => return exit::problems(&findings),
     };
     block_on(async {
-        let server = match Server::start(config).await {
-            Ok(server) => server,
-            Err(StartError::Policies(findings)) => return exit::problems(&findings),
+        let telemetry = match Telemetry::start(&config.telemetry) {
+            Ok(telemetry) => telemetry,
             Err(error) => return exit::failed(error),
         };
-        let signals = match Signals::catch() {
-            Ok(signals) => signals,
-            Err(error) => return exit::failed(error),
-        };
-        match args.format {
-            Format::Json => {
-                println!("{}", json!({"ready": true, "gateway": server.gateway_url(), "admin": server.admin_url()}))
-            }
-            Format::Text => println!("gateway  {}\nadmin    {}", server.gateway_url(), server.admin_url()),
-        }
-        match until_stopped(&server, signals).await {
-            Ok(()) => exit::FINE,
-            Err(error) => exit::failed(error),
-        }
+        let code = serve(config, args.format).await;
+        telemetry.stop().await;
+        code
     })
+}
+
+async fn serve(config: server::Config, format: Format) -> ExitCode {
+    let server = match Server::start(config).await {
+        Ok(server) => server,
+        Err(StartError::Policies(findings)) => return exit::problems(&findings),
+        Err(error) => return exit::failed(error),
+    };
+    let signals = match Signals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return exit::failed(error),
+    };
+    match format {
+        Format::Json => {
+            println!("{}", json!({"ready": true, "gateway": server.gateway_url(), "admin": server.admin_url()}))
+        }
+        Format::Text => println!("gateway  {}\nadmin    {}", server.gateway_url(), server.admin_url()),
+    }
+    match until_stopped(&server, signals).await {
+        Ok(()) => exit::FINE,
+        Err(error) => exit::failed(error),
+    }
 }
 
 /// Runs `main` on a multi-threaded runtime.
@@ -122,11 +131,4 @@ pub(crate) fn environment() -> Vec<(String, String)> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
-}
-
-/// Starts the log at the level that `STEPGATE_LOG` names.
-pub(crate) fn start_log(environment: &[(String, String)]) {
-    let filter =
-        environment.iter().find(|(name, _)| name == "STEPGATE_LOG").map_or("info", |(_, value)| value.as_str());
-    telemetry::start_log(filter);
 }

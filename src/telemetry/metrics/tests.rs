@@ -1,10 +1,18 @@
 use std::time::Duration;
 
 use super::*;
-use crate::audit::Upstream;
+use crate::{
+    audit::Upstream,
+    telemetry::trace::{Trace, TraceId},
+};
 
 fn finished() -> Finished {
     Finished {
+        request_id: "request-1".into(),
+        trace: Some(Trace { id: TraceId::from_bytes([0xab; 16]), sampled: true }),
+        execution: None,
+        state: None,
+        error: None,
         operation: "query",
         container: Some("shop/orders".into()),
         decision: "allow",
@@ -53,7 +61,13 @@ fn metrics_have_the_names_that_dashboards_use() {
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }
-    assert!(metrics.render(Exposition::OpenMetrics).ends_with("# EOF\n"));
+    let open = metrics.render(Exposition::OpenMetrics);
+    assert!(open.ends_with("# EOF\n"));
+    assert!(open.contains(r#"} 1 # {trace_id="abababababababababababababababab"} 0.003"#), "{open}");
+    let unsampled =
+        Finished { trace: Some(Trace { id: TraceId::from_bytes([0xcd; 16]), sampled: false }), ..finished() };
+    metrics.request(&unsampled);
+    assert!(!metrics.render(Exposition::OpenMetrics).contains("cdcd"), "an exemplar leads to spans that exist");
 }
 
 #[test]
