@@ -8,6 +8,7 @@ mod account;
 mod body;
 mod errand;
 mod ledger;
+mod preflight;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -30,8 +31,8 @@ use crate::{
     exchange::{Broker, ResourceToken},
     identity::{Identity, VerifiedSubject},
     limits::{self, Admission},
-    policy::{self, Decision, Permit, RunningPolicy},
-    question::{self, ContainerRoute, Question, Route},
+    policy::{self, Permit, RunningPolicy},
+    question::{self, Question, Route},
     revocation::{Revocation, Revocations, Unwelcome},
     telemetry::{
         Finished, Metrics, set,
@@ -174,11 +175,17 @@ impl Gateway {
         let context = room!("context").in_scope(|| self.agree(&subject, &head.headers))?;
         entry.context = context.clone();
         ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_execution(&context)))?;
-        let route = match question::route(&head.method, &head.uri, &head.headers)? {
+        let route = room!("question").in_scope(|| question::route(&head.method, &head.uri, &head.headers))?;
+        let body = self.read(body, entry).instrument(room!("question")).await?;
+        let route = match route {
             Route::Account => return account::document(address),
+            Route::Preflight => {
+                let caller = preflight::Caller { request, form, subject: &subject, context: &context };
+                return self.preflight(&caller, &body.bytes, entry).await;
+            }
             Route::Container(route) => route,
         };
-        let (_body, question) = self.read(route, head, body, entry).instrument(room!("question")).await?;
+        let question = room!("question").in_scope(|| route.with_body(&head.headers, body.bytes.clone()))?;
         entry.question = ledger::asked(&question);
         let permit = room!("policy").in_scope(|| self.decide(&subject, &context, &question, entry))?;
         let admission = room!("limits").in_scope(|| self.admit(&permit, entry))?;
@@ -198,18 +205,11 @@ impl Gateway {
         context::agree(context::claimed(headers)?, subject.context(), self.rooms.clock.now())
     }
 
-    /// Reads the body, and with it what is asked.
-    async fn read(
-        &self,
-        route: Box<ContainerRoute>,
-        head: &Parts,
-        body: Body,
-        entry: &mut Entry,
-    ) -> Result<(body::Whole, Question), Refusal> {
+    /// Reads the body; its share of the memory for bodies is held as long as it is.
+    async fn read(&self, body: Body, entry: &mut Entry) -> Result<body::Whole, Refusal> {
         let body = body::read(body, self.limits.request_body, &self.body_memory).await?;
         entry.bytes_in = body.bytes.len() as u64;
-        let question = route.with_body(&head.headers, body.bytes.clone())?;
-        Ok((body, question))
+        Ok(body)
     }
 
     /// Asks policy, and records what it said.
@@ -237,21 +237,9 @@ impl Gateway {
             }
             _ => policy::decide(&policies, &access),
         };
-        match decision {
-            Decision::Allow(permit) => {
-                entry.decision = Some((&permit).into());
-                entry.question.partition_key = permit.partition_key().cloned();
-                Ok(permit)
-            }
-            Decision::Deny(reasons) => {
-                entry.decision = Some((&reasons).into());
-                Err(reasons.into())
-            }
-            Decision::Ambiguous(candidates) => {
-                entry.decision = Some(Ruling::reject());
-                Err(Refusal::ambiguous(&candidates))
-            }
-        }
+        let permit = ledger::ruled(entry, decision)?;
+        entry.question.partition_key = permit.partition_key().cloned();
+        Ok(permit)
     }
 
     /// Asks whether the binding may ask for more, and records it when it may not.

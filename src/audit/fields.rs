@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
+    Answer, Asked, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 use crate::{
@@ -123,6 +123,8 @@ struct StoredFact<T> {
 #[derive(Serialize, Deserialize, Debug)]
 struct StoredInside {
     operation: Arc<str>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    container: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     item_id: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -266,7 +268,7 @@ impl TryFrom<Fields> for Entry {
             _ => None,
         };
         let question = Question {
-            action: fields.operation.map(|word| action(&word)).transpose()?,
+            action: fields.operation.map(|word| asked(&word)).transpose()?,
             container,
             partition_key: fields.partition_key.map(|json| PartitionKey::from_json(&json)).transpose()?,
             item: fields.item_id.map(|id| ItemId::new(&id)).transpose()?,
@@ -310,17 +312,18 @@ fn recall<S, T>(
     Ok(Fact { value: value(fact.value)?, assurance: fact.assurance })
 }
 
-fn action(word: &str) -> Result<Action, UnknownOperation> {
-    [Action::QueryPlan, Action::Metadata]
+fn asked(word: &str) -> Result<Asked, UnknownOperation> {
+    [Asked::Action(Action::QueryPlan), Asked::Action(Action::Metadata), Asked::Preflight]
         .into_iter()
-        .find(|action| action.as_str() == word)
-        .map_or_else(|| word.parse().map(Action::Operation), Ok)
+        .find(|asked| asked.as_str() == word)
+        .map_or_else(|| word.parse().map(Action::Operation).map(Asked::Action), Ok)
 }
 
 impl From<&Inside> for StoredInside {
     fn from(inside: &Inside) -> Self {
         Self {
             operation: inside.operation.as_str().into(),
+            container: inside.container.as_ref().map(ToString::to_string),
             item_id: inside.item.as_ref().map(|id| id.as_str().to_owned()),
             partition_key: inside.partition_key.as_ref().map(PartitionKey::to_json),
         }
@@ -333,6 +336,7 @@ impl TryFrom<StoredInside> for Inside {
     fn try_from(stored: StoredInside) -> Result<Self, Unreadable> {
         Ok(Self {
             operation: stored.operation.parse::<Operation>()?,
+            container: stored.container.map(|name| name.parse::<ContainerName>()).transpose()?,
             item: stored.item_id.map(|id| ItemId::new(&id)).transpose()?,
             partition_key: stored.partition_key.map(|json| PartitionKey::from_json(&json)).transpose()?,
         })

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     fields::{Fields, Unreadable},
-    record::{Entry, Phase, Record, Sequence, Verdict},
+    record::{Asked, Entry, Phase, Record, Sequence, Verdict},
 };
 use crate::{
     access::{Action, Operation},
@@ -186,7 +186,7 @@ fn activity(entry: &Entry) -> (u32, &'static str) {
         return (1, "Read");
     }
     match entry.question.action {
-        Some(Action::Operation(operation)) => match operation {
+        Some(Asked::Action(Action::Operation(operation))) => match operation {
             Operation::ItemsRead => (1, "Read"),
             Operation::ItemsReplace | Operation::ItemsPatch => (2, "Update"),
             Operation::Query => (4, "Query"),
@@ -196,8 +196,7 @@ fn activity(entry: &Entry) -> (u32, &'static str) {
             Operation::Feed => (8, "List"),
             Operation::Execute => (99, "execute"),
         },
-        Some(Action::QueryPlan) => (99, "query-plan"),
-        Some(Action::Metadata) => (99, "metadata"),
+        Some(other) => (99, other.as_str()),
         None => (0, "Unknown"),
     }
 }

@@ -39,7 +39,7 @@ fn asks(request: &str, state: &str, attempt: u32, operation: Operation, containe
     };
     entry.context.item = None;
     entry.question = Question {
-        action: Some(Action::Operation(operation)),
+        action: Some(Asked::Action(Action::Operation(operation))),
         container: Some(container.parse().unwrap()),
         partition_key: Some(r#"["t1"]"#.parse().unwrap()),
         item: Some(ItemId::new(item).unwrap()),

@@ -166,16 +166,35 @@ impl From<&VerifiedSubject> for Who {
 /// What is asked, as far as the request could be read.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Question {
-    /// The action; `None` for a path that names none.
-    pub action: Option<Action>,
+    /// What is wanted; `None` for a path that names nothing.
+    pub action: Option<Asked>,
     /// The container.
     pub container: Option<ContainerName>,
     /// The partition key the request runs under.
     pub partition_key: Option<PartitionKey>,
     /// The item, or the stored procedure of an `execute`.
     pub item: Option<ItemId>,
-    /// The operations inside a batch, in order.
+    /// The operations inside a batch, or the entries of a preflight, in order.
     pub batch: Vec<Inside>,
+}
+
+/// What a request wants of the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Asked {
+    /// An action on a container.
+    Action(Action),
+    /// Whether what a workflow needs is granted, and works.
+    Preflight,
+}
+
+impl Asked {
+    /// The word of the record.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Action(action) => action.as_str(),
+            Self::Preflight => "preflight",
+        }
+    }
 }
 
 /// One operation inside a batch.
@@ -183,6 +202,8 @@ pub struct Question {
 pub struct Inside {
     /// The operation.
     pub operation: Operation,
+    /// The container, where it is not the request's.
+    pub container: Option<ContainerName>,
     /// The item, where the operation names one.
     pub item: Option<ItemId>,
     /// Its own partition key, where it names one.

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{option, prelude::*};
 
 use super::record::{
-    Answer, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
+    Answer, Asked, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 use crate::{
@@ -46,12 +46,13 @@ fn asked(entry: Entry) -> Entry {
         who: Some(who()),
         context: context("SaveOrder", 0),
         question: Question {
-            action: Some(Action::Operation(Operation::Batch)),
+            action: Some(Asked::Action(Action::Operation(Operation::Batch))),
             container: Some(container),
             partition_key: Some(partition_key.clone()),
             item: Some(ItemId::new("o-17").unwrap()),
             batch: vec![Inside {
                 operation: Operation::ItemsUpsert,
+                container: None,
                 item: Some(ItemId::new("o-17").unwrap()),
                 partition_key: Some(partition_key.clone()),
             }],
@@ -169,12 +170,15 @@ fn any_question() -> impl Strategy<Value = Question> {
         [Action::QueryPlan, Action::Metadata]
             .into_iter()
             .chain(Operation::ALL.map(Action::Operation))
+            .map(Asked::Action)
+            .chain([Asked::Preflight])
             .collect::<Vec<_>>(),
     );
     let item = "[^\\p{C}/\\\\?#.=]{1,20}".prop_map(|id| ItemId::new(&id).unwrap());
     let inside =
         (prop::sample::select(Operation::ALL.to_vec()), option::of(key())).prop_map(|(operation, partition_key)| {
-            Inside { operation, item: Some(ItemId::new("o-1").unwrap()), partition_key }
+            let container = partition_key.is_some().then(|| "shop/lines".parse().unwrap());
+            Inside { operation, container, item: Some(ItemId::new("o-1").unwrap()), partition_key }
         });
     (option::of(action), option::of(key()), option::of(item), prop::collection::vec(inside, 0..3), any::<bool>())
         .prop_map(|(action, partition_key, item, batch, known)| Question {

@@ -63,7 +63,7 @@ impl Record {
         if let Some(reading) = &entry.reading {
             parts.push(plain(&format!("uid {} read: {} {}", reading.uid, reading.command, reading.selection)));
         }
-        parts.extend(entry.question.action.map(|action| action.to_string()));
+        parts.extend(entry.question.action.map(|asked| asked.as_str().to_owned()));
         parts.push(target(&entry.question));
         if entry.phase == Phase::Recovered {
             parts.push(paint.bad("outcome unknown"));

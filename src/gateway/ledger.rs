@@ -6,12 +6,12 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, header::USER_AGENT};
 
 use crate::{
-    answer::{Condition, is_http_task},
-    audit::{self, Entry, Ruling, UserAgentKind, Verdict, Who},
+    answer::{Condition, Refusal, is_http_task},
+    audit::{self, Asked, Entry, Ruling, UserAgentKind, Verdict, Who},
     exchange::ResourceToken,
     identity::{IdentityError, VerifiedSubject},
-    policy::Permit,
-    question::Question,
+    policy::{Decision, Permit},
+    question::{Need, Question},
     revocation::{Revocation, Unwelcome},
     upstream::{UpstreamAnswer, UpstreamError},
 };
@@ -55,15 +55,49 @@ pub(super) fn recorded(revocation: &Revocation) -> audit::Revocation {
     }
 }
 
+/// What policy said, noted in the record: the permit, or why there is none.
+pub(super) fn ruled(entry: &mut Entry, decision: Decision) -> Result<Permit, Refusal> {
+    match decision {
+        Decision::Allow(permit) => {
+            entry.decision = Some((&permit).into());
+            Ok(permit)
+        }
+        Decision::Deny(reasons) => {
+            entry.decision = Some((&reasons).into());
+            Err(reasons.into())
+        }
+        Decision::Ambiguous(candidates) => {
+            entry.decision = Some(Ruling::reject());
+            Err(Refusal::ambiguous(&candidates))
+        }
+    }
+}
+
+/// What a preflight asks about.
+pub(super) fn needed(needs: &[Need]) -> audit::Question {
+    let inside = |need: &Need| audit::Inside {
+        operation: need.operation,
+        container: Some(need.container.clone()),
+        item: None,
+        partition_key: need.partition_key.clone(),
+    };
+    audit::Question {
+        action: Some(Asked::Preflight),
+        batch: needs.iter().map(inside).collect(),
+        ..audit::Question::default()
+    }
+}
+
 /// What is asked.
 pub(super) fn asked(question: &Question) -> audit::Question {
     let inside = |inside: &crate::question::BatchOperation| audit::Inside {
         operation: inside.operation,
+        container: None,
         item: inside.item.clone(),
         partition_key: inside.partition_key.clone(),
     };
     audit::Question {
-        action: Some(question.action),
+        action: Some(Asked::Action(question.action)),
         container: Some(question.container.clone()),
         partition_key: question.partition_key.clone(),
         item: question.item.clone(),

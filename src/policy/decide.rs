@@ -252,6 +252,14 @@ fn refuse(
     sentence: String,
     prefix_query: bool,
 ) -> Decision {
-    let revision = set.revision().clone();
-    Decision::Deny(Reasons { prefix_query, clauses: clauses.into_iter().collect(), sentence, revision })
+    Decision::Deny(reasons(set, clauses, sentence, prefix_query))
+}
+
+pub(super) fn reasons(
+    set: &PolicySet,
+    clauses: impl IntoIterator<Item = Clause>,
+    sentence: String,
+    prefix_query: bool,
+) -> Reasons {
+    Reasons { prefix_query, clauses: clauses.into_iter().collect(), sentence, revision: set.revision().clone() }
 }

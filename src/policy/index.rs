@@ -68,6 +68,11 @@ impl<T> ByContainer<T> {
         found
     }
 
+    /// Everything, wherever it stands.
+    pub(super) fn all(&self) -> impl Iterator<Item = &T> {
+        self.exact.values().chain(self.patterns.all().flat_map(HashMap::values))
+    }
+
     pub(super) fn map<U>(self, make: impl Fn(T) -> U) -> ByContainer<U> {
         let patterns = |things: HashMap<ContainerPattern, T>| {
             things.into_iter().map(|(pattern, thing)| (pattern, make(thing))).collect()
@@ -103,6 +108,10 @@ impl<T> ByBeginning<T> {
 
     fn of<'a, 'b>(&'a self, text: &'b str) -> impl Iterator<Item = &'a T> + use<'a, 'b, T> {
         self.lengths.iter().filter_map(|&length| self.things.get(text.get(..length)?))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &T> {
+        self.things.values()
     }
 
     fn is_empty(&self) -> bool {

@@ -24,6 +24,7 @@ mod diff;
 mod document;
 mod explain;
 mod glob;
+mod holdings;
 mod hypothesis;
 mod inclusion;
 mod index;
@@ -55,6 +56,7 @@ pub use decision::{BindingLimits, Clause, ClauseKind, Decision, Permit, Reasons,
 pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};
+pub use holdings::{Bearer, Holding, holdings};
 pub use load::load;
 pub use matrix::{Cell, Matrix, Reaches, Row, matrix};
 pub use model::PolicySet;

@@ -232,6 +232,18 @@ impl PolicySet {
         in_order(found).filter_map(|position| self.entitlements.get(position as usize))
     }
 
+    /// The entitlements on any container that may be those of a caller of `issuer` with these claims, narrowest first.
+    pub(super) fn entitlements_of(
+        &self,
+        issuer: &IssuerName,
+        claims: &Claims,
+    ) -> impl Iterator<Item = &Entitlement> + use<'_> {
+        let mut found = Vec::new();
+        let containers = self.entitlements_of.get(issuer).into_iter().flat_map(ByContainer::all);
+        containers.for_each(|held| held.find(claims, Match::Yes, &mut found));
+        in_order(found).filter_map(|position| self.entitlements.get(position as usize))
+    }
+
     /// The denies on the request's container that may be about the caller, in the order of the files.
     pub(super) fn denies_about(&self, request: &AccessRequest<'_>) -> impl Iterator<Item = &Deny> + use<'_> {
         let mut found = Vec::new();

@@ -39,12 +39,12 @@ pub(super) fn flag(headers: &HeaderMap, name: HeaderName) -> Result<bool, Reject
 }
 
 impl Discriminator {
-    /// `action`, which none of the headers may change.
-    pub(super) fn none(&self, action: Action) -> Result<Action, Rejection> {
+    /// `meaning`, which none of the headers may change.
+    pub(super) fn none<T>(&self, meaning: T) -> Result<T, Rejection> {
         if self.upsert || self.query || self.query_plan || self.batch {
             return Err(Rejection::Contradiction("upsert, query and batch headers belong to POST on docs"));
         }
-        Ok(action)
+        Ok(meaning)
     }
 
     /// What `POST C/docs` means.

@@ -11,6 +11,7 @@ mod body;
 mod discriminator;
 mod partition;
 mod path;
+mod preflight;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Uri};
@@ -18,6 +19,7 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 pub use self::{
     batch::BatchOperation,
     partition::{IF_MATCH, IF_NONE_MATCH, PARTITION_KEY},
+    preflight::{MOST_NEEDS, Need, needs},
 };
 use crate::access::{Action, ContainerName, ItemId, MalformedName, MalformedPartitionKey, Operation, PartitionKey};
 
@@ -58,6 +60,8 @@ pub struct Question {
 pub enum Route {
     /// `GET /`: the account document, which the gateway answers itself.
     Account,
+    /// `POST /preflight`: whether what a workflow needs would be granted and carried out.
+    Preflight,
     /// A request about one container.
     Container(Box<ContainerRoute>),
 }
@@ -112,6 +116,14 @@ pub enum Rejection {
     /// A body that is not what the operation needs.
     #[error("the body is not {0}")]
     Body(&'static str),
+    /// An entry of a preflight that cannot be read, by its index.
+    #[error("entry {index} of the preflight: {reason}")]
+    Need {
+        /// Its index, from 0.
+        index: usize,
+        /// What is wrong.
+        reason: &'static str,
+    },
     /// A batch operation that cannot be read, by its index.
     #[error("operation {index} of the batch: {reason}")]
     BatchOperation {
@@ -136,6 +148,7 @@ pub fn route(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Route, R
     let unknown = || Rejection::UnknownOperation { method: method.clone() };
     let (container, action, item) = match (path, method) {
         (path::Path::Root, &Method::GET) => return Ok(Route::Account),
+        (path::Path::Preflight, &Method::POST) => return discriminator.none(Route::Preflight),
         (path::Path::Container(container) | path::Path::Ranges(container), &Method::GET) => {
             (container, discriminator.none(Action::Metadata)?, None)
         }

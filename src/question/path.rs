@@ -11,6 +11,7 @@ use crate::{
 /// The paths that exist.
 pub(super) enum Path {
     Root,
+    Preflight,
     Container(ContainerName),
     Ranges(ContainerName),
     Items(ContainerName),
@@ -41,6 +42,7 @@ pub(super) fn parse(raw: &str) -> Result<Path, Rejection> {
                 _ => Path::Elsewhere,
             }
         }
+        ["preflight"] => Path::Preflight,
         _ => Path::Elsewhere,
     })
 }
@@ -50,7 +52,7 @@ impl Path {
     pub(super) fn rebuild(&self) -> String {
         let base = |c: &ContainerName| format!("/dbs/{}/colls/{}", encode(c.database()), encode(c.container()));
         match self {
-            Self::Root | Self::Elsewhere => String::new(),
+            Self::Root | Self::Preflight | Self::Elsewhere => String::new(),
             Self::Container(container) => base(container),
             Self::Ranges(container) => format!("{}/pkranges", base(container)),
             Self::Items(container) => format!("{}/docs", base(container)),

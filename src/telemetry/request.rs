@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::trace::Trace;
 use crate::{
-    access::{Action, Execution, StateName},
-    audit::{Entry, Upstream, Verdict},
+    access::{Execution, StateName},
+    audit::{Asked, Entry, Upstream, Verdict},
 };
 
 /// A finished request, read from its audit entry once that has its answer.
@@ -54,7 +54,7 @@ impl Finished {
             trace,
             execution: entry.context.execution.as_ref().map(|fact| fact.value.clone()),
             state: entry.context.state.as_ref().map(|fact| fact.value.clone()),
-            operation: entry.question.action.map_or("-", Action::as_str),
+            operation: entry.question.action.map_or("-", Asked::as_str),
             container: container.map(ToString::to_string),
             decision: verdict.as_str(),
             clause: clause.map(ToString::to_string),

@@ -25,6 +25,7 @@ mod layering;
 mod limits;
 mod log;
 mod policies;
+mod preflight;
 mod revocation;
 mod rig;
 mod walk;
