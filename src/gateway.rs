@@ -28,12 +28,13 @@ use crate::{
     audit::{Entry, Journal, Phase, Ruling, Verdict},
     clock::Clock,
     context::{self, ContextError, RequestContext, RequestId},
-    exchange::{Broker, ResourceToken},
+    exchange::{Exchange, Warrant},
     identity::{Identity, VerifiedSubject},
     limits::{self, Admission},
     policy::{self, Permit, RunningPolicy},
     question::{self, Question, Route},
     revocation::{Revocation, Revocations, Unwelcome},
+    secret::Secret,
     telemetry::{
         Finished, Metrics, set,
         trace::{self, Trace, room},
@@ -68,7 +69,7 @@ pub struct Rooms {
     /// The ledger.
     pub journal: Journal,
     /// Which key fits.
-    pub broker: Broker,
+    pub exchange: Exchange,
     /// The errand.
     pub upstream: Upstream,
     /// What time it is.
@@ -93,6 +94,8 @@ struct Permitted<'a> {
     request: &'a RequestContext,
     subject: &'a VerifiedSubject,
     context: &'a ExecutionContext,
+    /// The token that proved the subject, where the exchange must pass it on.
+    presented: Option<&'a Secret>,
     permit: &'a Permit,
     admission: &'a Admission,
     question: &'a Question,
@@ -174,13 +177,16 @@ impl Gateway {
         ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_caller(&subject)))?;
         let context = room!("context").in_scope(|| self.agree(&subject, &head.headers))?;
         entry.context = context.clone();
+        let wants_token = self.rooms.exchange.wants_workflow_token();
+        let presented = wants_token.then(|| Identity::presented(&head.headers)).flatten();
         ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_execution(&context)))?;
         let route = room!("question").in_scope(|| question::route(&head.method, &head.uri, &head.headers))?;
         let body = self.read(body, entry).instrument(room!("question")).await?;
         let route = match route {
             Route::Account => return account::document(address),
             Route::Preflight => {
-                let caller = preflight::Caller { request, form, subject: &subject, context: &context };
+                let (subject, context, presented) = (&subject, &context, presented.as_ref());
+                let caller = preflight::Caller { request, form, subject, context, presented };
                 return self.preflight(&caller, &body.bytes, entry).await;
             }
             Route::Container(route) => route,
@@ -193,6 +199,7 @@ impl Gateway {
             request,
             subject: &subject,
             context: &context,
+            presented: presented.as_ref(),
             permit: &permit,
             admission: &admission,
             question: &question,
@@ -259,17 +266,17 @@ impl Gateway {
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let Permitted { request, subject, permit, question, .. } = permitted;
+        let Permitted { request, subject, presented, permit, question, .. } = permitted;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
             self.record(intent).await?;
         }
-        let exchange = self.rooms.broker.exchange(subject, permit, request.id.as_str());
-        let token = exchange.instrument(room!("exchange")).await?;
+        let exchange = self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str());
+        let warrant = exchange.instrument(room!("exchange")).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
-        let mut answer = self.run(permitted, &errand, &token, entry).await?;
+        let mut answer = self.run(permitted, &errand, &warrant, entry).await?;
         while form.is_workflow() && errand::ask_for_less(&mut errand, question.action, &answer) {
-            answer = self.run(permitted, &errand, &token, entry).await?;
+            answer = self.run(permitted, &errand, &warrant, entry).await?;
         }
         room!("answer").in_scope(|| answer::settle(form, question.action, answer))
     }
@@ -279,18 +286,18 @@ impl Gateway {
         &self,
         permitted: &Permitted<'_>,
         errand: &Errand<'_>,
-        token: &ResourceToken,
+        warrant: &Warrant,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let answer = self.forward(permitted, errand, token, entry).await?;
+        let answer = self.forward(permitted, errand, warrant, entry).await?;
         if !answer.refused_credential() {
             return Ok(answer.into());
         }
-        let Permitted { subject, permit, .. } = permitted;
-        let remint = self.rooms.broker.remint(subject, permit, token, errand.activity_id);
-        let token = remint.instrument(room!("exchange")).await?;
+        let Permitted { subject, permit, presented, .. } = permitted;
+        let renewal = self.rooms.exchange.renew(subject, permit, warrant, *presented, errand.activity_id);
+        let warrant = renewal.instrument(room!("exchange")).await?;
         ledger::noted(entry, self.still_welcome(permitted))?;
-        Ok(self.forward(permitted, errand, &token, entry).await?.into())
+        Ok(self.forward(permitted, errand, &warrant, entry).await?.into())
     }
 
     /// Whether the caller was revoked since it was let in.
@@ -304,15 +311,15 @@ impl Gateway {
         &self,
         permitted: &Permitted<'_>,
         errand: &Errand<'_>,
-        token: &ResourceToken,
+        warrant: &Warrant,
         entry: &mut Entry,
     ) -> Result<UpstreamAnswer, Refusal> {
         let left = Instant::now();
-        entry.credential = Some(ledger::credential(permitted.permit, token));
+        entry.credential = Some(ledger::credential(permitted.permit, warrant));
         let may_retry =
             || self.rooms.clock.now() < permitted.subject.expires() && self.still_welcome(permitted).is_ok();
         let span = trace::errand(permitted.question.action, &permitted.question.container);
-        let forwarded = self.rooms.upstream.forward(errand, token, may_retry).instrument(span.clone()).await;
+        let forwarded = self.rooms.upstream.forward(errand, warrant, may_retry).instrument(span.clone()).await;
         trace::returned(&span, &forwarded);
         permitted
             .admission

@@ -2,6 +2,8 @@
 
 use std::{error::Error, fmt, sync::Arc};
 
+use azure_core::credentials::TokenCredential;
+use azure_data_cosmos::{AccountEndpoint, AccountReference};
 use futures_util::future::BoxFuture;
 use zeroize::Zeroizing;
 
@@ -35,10 +37,37 @@ impl fmt::Debug for Secret {
 /// Why the account key cannot be read.
 pub type KeyError = Box<dyn Error + Send + Sync>;
 
-/// A key on its way.
-pub type Reading = BoxFuture<'static, Result<Secret, KeyError>>;
+/// What opens the account to a client of its own.
+#[derive(Clone)]
+pub enum AccountCredential {
+    /// The account key.
+    Key(Secret),
+    /// An Entra credential, for accounts that take no keys.
+    Entra(Arc<dyn TokenCredential>),
+}
 
-/// Reads the account key that is in use. A function, since the key is one room's, and those that keep something in Cosmos
+impl AccountCredential {
+    /// The account at `endpoint`, opened by this.
+    pub fn open(&self, endpoint: AccountEndpoint) -> AccountReference {
+        match self {
+            Self::Key(key) => AccountReference::with_authentication_key(endpoint, key.expose().to_owned()),
+            Self::Entra(credential) => AccountReference::with_credential(endpoint, Arc::clone(credential)),
+        }
+    }
+
+    /// The key, where it is one.
+    pub fn into_key(self) -> Option<Secret> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Entra(_) => None,
+        }
+    }
+}
+
+/// A credential on its way.
+pub type Reading = BoxFuture<'static, Result<AccountCredential, KeyError>>;
+
+/// Reads the account key that is in use, or what stands in for it. A function, since the key is one room's, and those that keep something in Cosmos
 /// know nothing of that room.
 #[derive(Clone)]
 pub struct AccountKeyReader(Arc<dyn Fn(Option<Secret>) -> Reading + Send + Sync>);
@@ -52,7 +81,7 @@ impl AccountKeyReader {
         Self(Arc::new(read))
     }
 
-    /// The key; another one than `refused`, if the source has one.
+    /// The credential; another key than `refused`, if the source has one.
     pub fn read(&self, refused: Option<Secret>) -> Reading {
         (self.0)(refused)
     }

@@ -17,6 +17,6 @@ pub use execution::{
 pub use operation::{Action, Operation, UnknownOperation};
 pub use request::AccessRequest;
 pub use resource::{
-    ContainerName, ItemId, KeyComponent, MalformedName, MalformedPartitionKey, PartitionKey, PermissionMode,
+    ContainerName, Enforcer, ItemId, KeyComponent, MalformedName, MalformedPartitionKey, PartitionKey, PermissionMode,
 };
 pub use subject::{IssuerName, Subject, WorkloadKind};

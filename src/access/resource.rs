@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// Longest id of a Cosmos resource, in characters (REST reference, "id must not exceed 255 characters").
@@ -261,6 +262,26 @@ impl PermissionMode {
         match self {
             Self::Read => "Read",
             Self::All => "All",
+        }
+    }
+}
+
+/// Who holds a request to its scope.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Enforcer {
+    /// Cosmos: the request carries a resource token, which opens nothing else.
+    Cosmos,
+    /// stepgate alone: the request carries an Entra token, which knows no partitions.
+    Stepgate,
+}
+
+impl Enforcer {
+    /// The word of records and of `/status`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cosmos => "cosmos",
+            Self::Stepgate => "stepgate",
         }
     }
 }

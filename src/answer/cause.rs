@@ -10,13 +10,13 @@ use crate::{
     access::{Action, PartitionKey},
     audit::Unavailable,
     context::ContextError,
-    exchange::ExchangeError,
+    exchange::{EntraError, ExchangeError},
     identity::{Carrier, Class, IdentityError},
     limits::Exceeded,
     policy::Reasons,
     question::Rejection,
     revocation::Unwelcome,
-    upstream::{Doubt, UpstreamAnswer, UpstreamError},
+    upstream::{Doubt, Outside, UpstreamAnswer, UpstreamError},
 };
 
 /// Longest text of Cosmos' own that is shown to a caller, in characters.
@@ -110,13 +110,13 @@ impl From<Unavailable> for Refusal {
 
 impl From<ExchangeError> for Refusal {
     fn from(error: ExchangeError) -> Self {
-        tracing::warn!(%error, "no resource token");
+        tracing::warn!(%error, "no credential for Cosmos");
         match error {
             // Users and permissions live in the database; without it there is nothing to make a token for.
             ExchangeError::BadAnswer { status: StatusCode::NOT_FOUND } => {
                 Self::new(Condition::NotFound, "the database or the container is not there")
             }
-            ExchangeError::Throttled { retry_after } => {
+            ExchangeError::Throttled { retry_after } | ExchangeError::Entra(EntraError::Throttled { retry_after }) => {
                 Self::new(Condition::CredentialUnavailable, "minting a credential must wait").after(retry_after)
             }
             _ => Self::new(Condition::CredentialUnavailable, "the gateway has no credential at the moment"),
@@ -145,6 +145,18 @@ impl From<UpstreamError> for Refusal {
                 Condition::InvalidToken,
                 "the token ended before the request could be tried again; nothing was done",
             ),
+            UpstreamError::Outside(Outside::Continuation(foreign)) => {
+                Self::new(Condition::Malformed, foreign.to_string())
+            }
+            UpstreamError::Outside(Outside::Prefix { .. }) => Self::new(Condition::PrefixQuery, error.to_string()),
+            UpstreamError::UnknownKey { status: StatusCode::NOT_FOUND, .. } => {
+                Self::new(Condition::NotFound, "the database or the container is not there")
+            }
+            UpstreamError::UnknownKey { status: StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN, .. } => {
+                Self::new(Condition::CredentialUnavailable, "Cosmos refused the gateway's own credential")
+            }
+            UpstreamError::UnknownKey { .. } => Self::new(Condition::Unavailable, error.to_string()),
+            UpstreamError::Outside(_) => Self::new(Condition::PolicyDenied, error.to_string()),
             UpstreamError::TooLarge { .. } | UpstreamError::BadAnswer { .. } | UpstreamError::Unsendable(_) => {
                 Self::new(Condition::BadAnswer, "Cosmos' answer cannot be passed on")
             }

@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{
-    Answer, Asked, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
+    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 use crate::{
     access::{
-        Action, Assurance, Attempt, ContainerName, Execution, ExecutionContext, Fact, IssuerName, ItemId,
+        Action, Assurance, Attempt, ContainerName, Enforcer, Execution, ExecutionContext, Fact, IssuerName, ItemId,
         MalformedContext, MalformedName, MalformedPartitionKey, Operation, PartitionKey, PermissionMode, RunId,
         StateName, Subject, UnknownOperation, WorkloadKind,
     },

@@ -74,7 +74,7 @@ pub use prove::{NotProven, ProveError, Proven, ProvenRecord, prove, public_keys}
 pub use reader::Reader;
 pub use readings::note_reading;
 pub use record::{
-    Answer, Asked, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Record, Revocation, Ruling, Sequence,
+    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Record, Revocation, Ruling, Sequence,
     Suppressed, Upstream, UserAgentKind, Verdict, Who,
 };
 pub use segment::{Damage, Wrong};

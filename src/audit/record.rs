@@ -5,7 +5,9 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{Action, ContainerName, ExecutionContext, ItemId, Operation, PartitionKey, Subject, WorkloadKind},
+    access::{
+        Action, ContainerName, Enforcer, ExecutionContext, ItemId, Operation, PartitionKey, Subject, WorkloadKind,
+    },
     clock::Timestamp,
     identity::VerifiedSubject,
     policy::{Clause, Permit, Reasons, Scope},
@@ -195,6 +197,14 @@ impl Asked {
             Self::Preflight => "preflight",
         }
     }
+
+    /// Whether it can change data.
+    pub const fn is_write(self) -> bool {
+        match self {
+            Self::Action(action) => action.is_write(),
+            Self::Preflight => false,
+        }
+    }
 }
 
 /// One operation inside a batch.
@@ -280,16 +290,6 @@ pub struct Credential {
     pub permission_id: Option<Arc<str>>,
     /// Who holds the request to the scope.
     pub enforced_by: Enforcer,
-}
-
-/// Who enforces a credential's scope.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Enforcer {
-    /// Cosmos: the request carries a resource token.
-    Cosmos,
-    /// stepgate alone: the request carries the gateway's own Entra token.
-    Stepgate,
 }
 
 /// What Cosmos answered.

@@ -5,12 +5,12 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{option, prelude::*};
 
 use super::record::{
-    Answer, Asked, Credential, Enforcer, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
+    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
     UserAgentKind, Verdict, Who,
 };
 use crate::{
     access::{
-        Action, Assurance, Attempt, ExecutionContext, Fact, IssuerName, ItemId, Operation, PartitionKey,
+        Action, Assurance, Attempt, Enforcer, ExecutionContext, Fact, IssuerName, ItemId, Operation, PartitionKey,
         PermissionMode, Subject, WorkloadKind,
     },
     clock::Timestamp,

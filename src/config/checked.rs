@@ -38,6 +38,9 @@ const METADATA_UNITS: u32 = 120;
 /// When a scope that nobody uses is taken away where the configuration does not say, and at the earliest.
 const UNUSED_FOR: Duration = Duration::from_secs(7 * 86_400);
 const SHORTEST_UNUSED_FOR: Duration = Duration::from_secs(2 * 86_400);
+/// Shortest secret of a file, and shortest key for continuations, in characters.
+const LEAST_SECRET: usize = 16;
+const LEAST_CONTINUATION_KEY: usize = 32;
 /// Most resource tokens kept at once.
 const TOKENS: u64 = 50_000;
 
@@ -70,12 +73,18 @@ fn base(written: &Written) -> PathBuf {
     written.source.file.parent().map(Path::to_owned).unwrap_or_default()
 }
 
+/// `cosmos.credential`, as the rooms want it.
+struct Credential {
+    exchange: Option<exchange::Config>,
+    continuation_key: Option<Secret>,
+}
+
 /// A check under way: what it reads from, and what it has found.
 pub(super) struct Check<'a> {
     source: &'a Source,
     places: &'a Places,
     pub(super) base: PathBuf,
-    environment: &'a [(String, String)],
+    pub(super) environment: &'a [(String, String)],
     findings: Vec<Diagnostic>,
 }
 
@@ -86,12 +95,13 @@ impl Check<'_> {
         let endpoint = self.endpoint("cosmos/endpoint", &raw.cosmos.endpoint);
         let public_url = raw.public_url.as_deref().and_then(|url| self.public_url(url));
         let admin_token = raw.admin_token.as_ref().and_then(|file| self.admin_token(file));
-        let exchange = self.credential(&raw.cosmos.credential, endpoint.clone());
+        let credential = self.credential(&raw.cosmos.credential, endpoint.clone());
         let limits = self.limits(&raw.limits);
         let telemetry = self.telemetry(&raw.telemetry);
         let audit = self.audit(&raw.audit);
         let anchors = self.anchors(&raw.audit, endpoint.as_ref());
         let revocation = self.state(raw.state.as_ref(), endpoint.clone());
+        self.own_documents(raw);
         self.directory("policies/directory", &policy.directory);
         if self.findings.iter().any(|finding| finding.severity == Severity::Error) {
             return None;
@@ -107,11 +117,12 @@ impl Check<'_> {
             policy,
             issuers,
             ca_file: raw.cosmos.ca_file.as_ref().map(|file| self.base.join(file)),
-            exchange: exchange?,
+            exchange: credential.exchange?,
             upstream: upstream::Config {
                 endpoint: endpoint?,
                 largest_answer: LARGEST_ANSWER,
                 attempt_timeout: ATTEMPT,
+                continuation_key: credential.continuation_key,
             },
             audit,
             anchors,
@@ -193,15 +204,25 @@ impl Check<'_> {
     }
 
     /// The secret in the file that `key` names.
-    pub(super) fn secret(&mut self, key: &str, raw::SecretFile::File { path }: &raw::SecretFile) -> Option<Secret> {
+    pub(super) fn secret(&mut self, key: &str, file: &raw::SecretFile) -> Option<Secret> {
+        self.long_secret(key, file, LEAST_SECRET)
+    }
+
+    /// The same, of at least so many characters.
+    fn long_secret(
+        &mut self,
+        key: &str,
+        raw::SecretFile::File { path }: &raw::SecretFile,
+        least: usize,
+    ) -> Option<Secret> {
         let at = format!("{key}/path");
         let file = self.base.join(path);
         match fs::read_to_string(&file) {
-            Ok(text) if text.trim().len() >= 16 => Some(Secret::new(text.trim().to_owned())),
+            Ok(text) if text.trim().len() >= least => Some(Secret::new(text.trim().to_owned())),
             Ok(_) => {
                 self.refuse(
                     &at,
-                    format!("{} holds no token of 16 characters or more", file.display()),
+                    format!("{} holds no token of {least} characters or more", file.display()),
                     "put a long random text there",
                 );
                 None
@@ -217,9 +238,26 @@ impl Check<'_> {
         }
     }
 
-    fn credential(&mut self, credential: &raw::Credential, endpoint: Option<Url>) -> Option<exchange::Config> {
+    fn credential(&mut self, credential: &raw::Credential, endpoint: Option<Url>) -> Credential {
+        match credential {
+            raw::Credential::ResourceToken { .. } => {
+                Credential { exchange: self.resource_token(credential, endpoint), continuation_key: None }
+            }
+            raw::Credential::Entra { identity, authority, scope, continuation_key } => Credential {
+                exchange: self.entra(identity, authority.as_deref(), scope.as_deref()),
+                continuation_key: continuation_key.as_ref().and_then(|file| {
+                    self.long_secret("cosmos/credential/continuation_key", file, LEAST_CONTINUATION_KEY)
+                }),
+            },
+        }
+    }
+
+    fn resource_token(&mut self, credential: &raw::Credential, endpoint: Option<Url>) -> Option<exchange::Config> {
         let raw::Credential::ResourceToken { lifetime, account_key, metadata_units_per_second, remove_unused_after } =
-            credential;
+            credential
+        else {
+            return None;
+        };
         let lifetime = lifetime.unwrap_or(Duration::from_secs(3600));
         if !(600..=86_400).contains(&lifetime.as_secs()) {
             let mend = "set it from 10m to 24h, which is what Cosmos accepts";
@@ -237,7 +275,8 @@ impl Check<'_> {
         }
         let key = self.account_key(account_key)?;
         let (endpoint, cache_capacity) = (endpoint?, TOKENS);
-        Some(exchange::Config { endpoint, key, lifetime, cache_capacity, units_per_second, unused_for })
+        let config = exchange::BrokerConfig { endpoint, key, lifetime, cache_capacity, units_per_second, unused_for };
+        Some(exchange::Config::ResourceToken(config))
     }
 
     fn account_key(&mut self, key: &raw::AccountKey) -> Option<KeySource> {

@@ -7,6 +7,7 @@ mod anchors;
 mod checked;
 #[cfg(feature = "dev")]
 pub mod dev;
+mod entra;
 mod issuers;
 mod load;
 mod raw;
@@ -15,7 +16,7 @@ use std::path::Path;
 
 pub use checked::log_filter;
 pub use load::{Written, interpret, read};
-pub use raw::Raw;
+pub use raw::{Credential, Raw};
 
 use crate::{
     diagnostic::{Diagnostic, Severity},

@@ -173,6 +173,102 @@ pub enum Credential {
         #[schemars(with = "Option<String>")]
         remove_unused_after: Option<Duration>,
     },
+    /// Every request carries an Entra token of the gateway, for accounts that take no keys. Cosmos then knows no partitions:
+    /// stepgate alone holds each request to what the policy grants.
+    Entra {
+        /// As whom the gateway asks for tokens.
+        identity: EntraIdentity,
+        /// Where tokens come from (default https://login.microsoftonline.com/). `http://` only on loopback.
+        authority: Option<String>,
+        /// What tokens are for (default https://cosmos.azure.com/.default).
+        scope: Option<String>,
+        /// What continuations are sealed with: 32 characters or more, the same for all gateways of a fleet. Without it each
+        /// process has a key of its own, and a page is continued only where it was begun.
+        continuation_key: Option<SecretFile>,
+    },
+}
+
+/// As whom the gateway asks Entra for tokens.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EntraIdentity {
+    /// The identity of the machine: a virtual machine, App Service, a container app.
+    ManagedIdentity {
+        /// The client id of a user-assigned identity (default: the system-assigned one).
+        client_id: Option<String>,
+    },
+    /// A Kubernetes service account, as AKS workload identity mounts it. What is left out comes from `AZURE_TENANT_ID`,
+    /// `AZURE_CLIENT_ID` and `AZURE_FEDERATED_TOKEN_FILE`.
+    WorkloadIdentity {
+        /// The tenant.
+        tenant_id: Option<String>,
+        /// The application.
+        client_id: Option<String>,
+        /// The projected token.
+        token_file: Option<PathBuf>,
+    },
+    /// An application with a client secret.
+    ClientSecret {
+        /// The tenant.
+        tenant_id: String,
+        /// The application.
+        client_id: String,
+        /// Where the secret is. Never in this file.
+        secret: EntraSecret,
+    },
+    /// An application with a certificate.
+    ClientCertificate {
+        /// The tenant.
+        tenant_id: String,
+        /// The application.
+        client_id: String,
+        /// The certificate and its RSA private key, as PEM in one file; read again for each token.
+        file: PathBuf,
+    },
+    /// An application that trusts tokens of another issuer (federated identity credential).
+    Federated {
+        /// The tenant.
+        tenant_id: String,
+        /// The application.
+        client_id: String,
+        /// Which token.
+        assertion: Assertion,
+    },
+}
+
+/// Where a client secret is.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum EntraSecret {
+    /// The content of a file, without the white space around it; read again for each token.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// An environment variable.
+    Env {
+        /// Its name.
+        variable: String,
+    },
+}
+
+/// Which token stands for the gateway at Entra.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Assertion {
+    /// One that something else keeps fresh in a file.
+    File {
+        /// The file.
+        path: PathBuf,
+    },
+    /// `sts:GetWebIdentityToken` of the gateway's own AWS role (outbound identity federation). The AWS client obeys
+    /// `AWS_ENDPOINT_URL`, `AWS_REGION` and the standard credential chain.
+    AwsWebIdentity {
+        /// The audience that the federated credential names (default api://AzureADTokenExchange).
+        audience: Option<String>,
+    },
+    /// The token of the workflow that asks. Its issuer and subject must have a federated credential of their own.
+    WorkflowToken,
 }
 
 /// Where the account key is. Never in this file.

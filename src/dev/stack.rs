@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{Raw, dev::Dev},
+    config::{Credential, Raw, dev::Dev},
     secret::Secret,
 };
 
@@ -21,6 +21,8 @@ pub struct Stack {
     pub cosmos: Running<Cosmos>,
     /// The local issuer.
     pub issuer: Running<Issuer>,
+    /// The issuer that plays Entra, where there is one.
+    pub entra: Option<Running<Issuer>>,
 }
 
 /// A stand-in that serves until it is stopped or dropped.
@@ -76,8 +78,19 @@ impl<T> Drop for Running<T> {
 
 /// Starts the stand-in Cosmos DB alone.
 pub async fn start_cosmos(dev: &Dev) -> Result<Running<Cosmos>, StackError> {
+    cosmos_with(dev, dev.entra.as_ref().map(|entra| format!("http://{}", entra.listen))).await
+}
+
+/// A stand-in that takes Entra tokens of `entra`.
+async fn cosmos_with(dev: &Dev, entra: Option<String>) -> Result<Running<Cosmos>, StackError> {
     let (listener, address) = bind(dev.cosmos.listen, "dev.cosmos.listen").await?;
-    let mut config = cosmos::Config { seed: dev.cosmos.seed.clone(), ..cosmos::Config::default() };
+    let aad = entra.and_then(|issuer| {
+        let jwks_uri = format!("{issuer}/jwks").parse().ok()?;
+        Some(cosmos::Aad { issuer, jwks_uri })
+    });
+    let seed = dev.cosmos.seed.clone();
+    let disable_local_auth = dev.cosmos.disable_local_auth;
+    let mut config = cosmos::Config { aad, disable_local_auth, seed, ..cosmos::Config::default() };
     if let Some(key) = &dev.cosmos.account_key {
         config.account_key = Secret::new(key.clone());
     }
@@ -89,17 +102,26 @@ pub async fn start_cosmos(dev: &Dev) -> Result<Running<Cosmos>, StackError> {
 
 /// Starts the local issuer alone.
 pub async fn start_issuer(dev: &Dev) -> Result<Running<Issuer>, StackError> {
-    let (listener, address) = bind(dev.issuer.listen, "dev.issuer.listen").await?;
-    let handle = Issuer::new(dev.issuer.clone(), format!("http://{address}"), Clock::System)?;
+    issuer_of(&dev.issuer, "dev.issuer.listen").await
+}
+
+async fn issuer_of(config: &crate::config::dev::Issuer, key: &'static str) -> Result<Running<Issuer>, StackError> {
+    let (listener, address) = bind(config.listen, key).await?;
+    let handle = Issuer::new(config.clone(), format!("http://{address}"), Clock::System)?;
     let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
     serving.spawn(issuer::serve(listener, handle.clone(), stop.clone().cancelled_owned()));
     Ok(Running { handle, address, stop, serving })
 }
 
 impl Stack {
-    /// Starts both.
+    /// Starts them.
     pub async fn start(dev: &Dev) -> Result<Self, StackError> {
-        Ok(Self { cosmos: start_cosmos(dev).await?, issuer: start_issuer(dev).await? })
+        let entra = match &dev.entra {
+            Some(entra) => Some(issuer_of(entra, "dev.entra.listen").await?),
+            None => None,
+        };
+        let cosmos = cosmos_with(dev, entra.as_ref().map(Running::url)).await?;
+        Ok(Self { cosmos, issuer: start_issuer(dev).await?, entra })
     }
 
     /// Points a configuration at the addresses the stand-ins really have: it names the ones they were asked for, which
@@ -108,6 +130,12 @@ impl Stack {
         let asked = format!("http://{}", dev.issuer.listen);
         for issuer in raw.issuers.iter_mut().filter(|issuer| issuer.url == asked) {
             issuer.url = self.issuer.url();
+        }
+        if let (Credential::Entra { authority: Some(authority), .. }, Some(entra), Some(asked)) =
+            (&mut raw.cosmos.credential, &self.entra, &dev.entra)
+            && authority.trim_end_matches('/') == format!("http://{}", asked.listen)
+        {
+            *authority = entra.url();
         }
         if raw.cosmos.endpoint.trim_end_matches('/') == format!("http://{}", dev.cosmos.listen) {
             raw.cosmos.endpoint = format!("{}/", self.cosmos.url());

@@ -270,7 +270,7 @@ impl Broker {
 }
 
 /// The scope of a permit, once it is sure that the permit belongs to the subject.
-fn scope_of(subject: &VerifiedSubject, permit: &Permit) -> Result<TokenScope, ExchangeError> {
+pub(super) fn scope_of(subject: &VerifiedSubject, permit: &Permit) -> Result<TokenScope, ExchangeError> {
     if subject.subject() != permit.subject() || subject.client() != permit.client() {
         return Err(ExchangeError::Mismatch);
     }

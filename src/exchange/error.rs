@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use http::StatusCode;
 
-use super::KeyError;
+use super::{EntraError, KeyError};
 use crate::transport::TransportError;
 
 /// Why there is no token. None of these is the caller's doing: the answer is 503 `credential.unavailable`.
@@ -39,6 +39,9 @@ pub enum ExchangeError {
     /// The request to Cosmos cannot be written down: the endpoint is not an `http` or `https` address.
     #[error("the request to Cosmos cannot be made: {0}")]
     Unsendable(Arc<http::Error>),
+    /// Entra gave no token.
+    #[error(transparent)]
+    Entra(#[from] EntraError),
     /// The permit is another subject's, or the refused token another scope's.
     #[error("the permit does not belong to the subject, or the token not to the permit")]
     Mismatch,
@@ -52,6 +55,7 @@ impl ExchangeError {
             | Self::CosmosRefusedKey { .. }
             | Self::Unreachable(_)
             | Self::Throttled { .. }
+            | Self::Entra(_)
             | Self::Unsendable(_) => true,
             Self::BadAnswer { status } => status.is_server_error() || matches!(status.as_u16(), 408 | 410 | 449),
             Self::Mismatch => false,

@@ -12,15 +12,15 @@ use crate::{
     upstream::{Errand, RangeAddressing, RequestHeaders, Safety},
 };
 
-/// The errand of a permitted question. Under a partition lock the key is filled in, and range headers, which would read
-/// past it, are left out.
+/// The errand of a permitted question. Where it runs under a partition key, the key is filled in, and headers that would
+/// read past it are left out.
 pub(super) fn prepare<'a>(
     request: &'a RequestContext,
     permit: &Permit,
     question: &Question,
     headers: &HeaderMap,
 ) -> Errand<'a> {
-    let ranges = match permit.scope().partition_key {
+    let ranges = match permit.partition_key().or(permit.scope().partition_key.as_ref()) {
         Some(_) => RangeAddressing::Drop,
         None => RangeAddressing::Pass,
     };

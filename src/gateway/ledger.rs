@@ -8,7 +8,7 @@ use http::{HeaderMap, Response, header::USER_AGENT};
 use crate::{
     answer::{Condition, Refusal, is_http_task},
     audit::{self, Asked, Entry, Ruling, UserAgentKind, Verdict, Who},
-    exchange::ResourceToken,
+    exchange::Warrant,
     identity::{IdentityError, VerifiedSubject},
     policy::{Decision, Permit},
     question::{Need, Question},
@@ -106,11 +106,11 @@ pub(super) fn asked(question: &Question) -> audit::Question {
 }
 
 /// Which credential carries the request.
-pub(super) fn credential(permit: &Permit, token: &ResourceToken) -> audit::Credential {
+pub(super) fn credential(permit: &Permit, warrant: &Warrant) -> audit::Credential {
     audit::Credential {
         scope: permit.scope().clone(),
-        permission_id: Some(token.permission_id().into()),
-        enforced_by: audit::Enforcer::Cosmos,
+        permission_id: warrant.permission_id().map(Into::into),
+        enforced_by: warrant.enforcer(),
     }
 }
 

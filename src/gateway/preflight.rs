@@ -6,7 +6,6 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Gateway, Permitted, errand, ledger};
@@ -15,10 +14,12 @@ use crate::{
     answer::{self, Condition, CosmosAnswer, Form, Refusal},
     audit::{Asked, Entry, Ruling},
     context::RequestContext,
-    exchange::ResourceToken,
+    exchange::Warrant,
     identity::VerifiedSubject,
     policy::{self, Bearer, Permit, PolicySet},
     question::{self, MOST_NEEDS, Need, Question},
+    secret::Secret,
+    upstream,
 };
 
 /// An item that is not there: its id has a prefix that callers cannot write.
@@ -30,18 +31,7 @@ pub(super) struct Caller<'a> {
     pub(super) form: Form,
     pub(super) subject: &'a VerifiedSubject,
     pub(super) context: &'a ExecutionContext,
-}
-
-/// The one member of a container's document that matters here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Container {
-    partition_key: Definition,
-}
-
-#[derive(Deserialize)]
-struct Definition {
-    paths: Vec<String>,
+    pub(super) presented: Option<&'a Secret>,
 }
 
 impl Gateway {
@@ -83,19 +73,20 @@ impl Gateway {
         looked: &mut HashSet<(String, String)>,
         entry: &mut Entry,
     ) -> Result<Value, Refusal> {
-        let Caller { request, subject, context, .. } = *caller;
-        let token = self.rooms.broker.exchange(subject, permit, request.id.as_str()).await?;
+        let Caller { request, subject, context, presented, .. } = *caller;
+        let warrant = self.rooms.exchange.exchange(subject, permit, presented, request.id.as_str()).await?;
         let partition = permit.partition_key().map(PartitionKey::to_string).unwrap_or_default();
-        if looked.insert((token.permission_id().to_owned(), partition)) {
+        if looked.insert((warrant.scope().id(), partition)) {
             let admission = self.admit(permit, entry)?;
             let question = Question::of_container(&need.container);
-            let permitted = Permitted { request, subject, context, permit, admission: &admission, question: &question };
-            let depth = self.read_depth(&permitted, caller.form, &token, entry).await?;
+            let (admission, question) = (&admission, &question);
+            let permitted = Permitted { request, subject, context, presented, permit, admission, question };
+            let depth = self.read_depth(&permitted, caller.form, &warrant, entry).await?;
             if let Some(key) = permit.partition_key() {
-                self.read_partition(&permitted, caller.form, key, depth, &token, entry).await?;
+                self.read_partition(&permitted, caller.form, key, depth, &warrant, entry).await?;
             }
         }
-        Ok(told(need, permit, &token))
+        Ok(told(need, permit, &warrant))
     }
 
     /// Reads the container: that it is there, that the credential opens it, and how many levels its partition key has.
@@ -103,14 +94,13 @@ impl Gateway {
         &self,
         permitted: &Permitted<'_>,
         form: Form,
-        token: &ResourceToken,
+        warrant: &Warrant,
         entry: &mut Entry,
     ) -> Result<usize, Refusal> {
         let errand = errand::prepare(permitted.request, permitted.permit, permitted.question, &HeaderMap::new());
-        let answer = answer::settle(form, Action::Metadata, self.run(permitted, &errand, token, entry).await?)?;
-        let container: Container = serde_json::from_slice(&answer.body)
-            .map_err(|_| Refusal::new(Condition::BadAnswer, "Cosmos' answer does not describe a container"))?;
-        Ok(container.partition_key.paths.len())
+        let answer = answer::settle(form, Action::Metadata, self.run(permitted, &errand, warrant, entry).await?)?;
+        upstream::partition_key_levels(&answer.body)
+            .ok_or_else(|| Refusal::new(Condition::BadAnswer, "Cosmos' answer does not describe a container"))
     }
 
     /// Reads an item that is not there, in the partition: 404 is the good answer. A key that is only the outer part of the
@@ -121,7 +111,7 @@ impl Gateway {
         form: Form,
         key: &PartitionKey,
         depth: usize,
-        token: &ResourceToken,
+        warrant: &Warrant,
         entry: &mut Entry,
     ) -> Result<(), Refusal> {
         let levels = key.components().len();
@@ -136,7 +126,7 @@ impl Gateway {
         let question = Question::of_item(&permitted.permit.scope().container, key, absent);
         let permitted = Permitted { question: &question, ..*permitted };
         let errand = errand::prepare(permitted.request, permitted.permit, &question, &HeaderMap::new());
-        let answer = self.run(&permitted, &errand, token, entry).await?;
+        let answer = self.run(&permitted, &errand, warrant, entry).await?;
         if answer.status == StatusCode::NOT_FOUND && matches!(answer.substatus(), None | Some(0)) {
             return Ok(());
         }
@@ -191,14 +181,14 @@ fn at(index: usize, mut refusal: Refusal) -> Refusal {
     refusal
 }
 
-fn told(need: &Need, permit: &Permit, token: &ResourceToken) -> Value {
+fn told(need: &Need, permit: &Permit, warrant: &Warrant) -> Value {
     json!({
         "operation": need.operation.as_str(),
         "container": need.container.to_string(),
         "partition_key": permit.partition_key().map(PartitionKey::to_json),
         "granted_by": permit.clauses().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "mode": permit.scope().mode.as_str(),
-        "permission_id": token.permission_id(),
-        "enforced_by": "cosmos",
+        "permission_id": warrant.permission_id(),
+        "enforced_by": warrant.enforcer().as_str(),
     })
 }

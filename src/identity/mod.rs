@@ -58,6 +58,7 @@ use self::{
 use crate::{
     access::{IssuerName, Subject, WorkloadKind},
     clock::Clock,
+    secret::Secret,
     transport::Transport,
 };
 
@@ -135,6 +136,11 @@ impl Identity {
             }
             Err(Doubt { reason, subject }) => Err(IdentityError { carrier: token.carrier, reason, subject }),
         }
+    }
+
+    /// The token of a request as it was presented, for a room that must pass it on; [`Self::authenticate`] says whose it is.
+    pub fn presented(headers: &HeaderMap) -> Option<Secret> {
+        extract::extract(headers).ok().map(|token| Secret::new(token.text))
     }
 
     async fn judge(&self, text: &str) -> Result<Entry, Doubt> {

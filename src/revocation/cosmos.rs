@@ -7,7 +7,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use azure_core::http::Etag;
 use azure_data_cosmos::{
-    AccountReference, CosmosClient, CosmosError, RoutingStrategy,
+    CosmosClient, CosmosError, RoutingStrategy,
     clients::ContainerClient,
     options::{ItemReadOptions, ItemWriteOptions, Precondition},
 };
@@ -177,16 +177,16 @@ impl CosmosStore {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let key = self.account_key.read(self.key.take()).await.map_err(CosmosStoreError::Key)?;
+        let credential = self.account_key.read(self.key.take()).await.map_err(CosmosStoreError::Key)?;
         let endpoint = self.endpoint.as_str().parse().map_err(CosmosStoreError::Endpoint)?;
-        let account = AccountReference::with_authentication_key(endpoint, key.expose().to_owned());
+        let account = credential.open(endpoint);
         let making = async {
             let client = CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(Vec::new())).await?;
             client.database_client(self.database.clone()).container_client(self.container.clone(), None).await
         };
         let made = timeout(PATIENCE, making.boxed()).await;
         // Kept also when it is refused now, so that the next reading looks for another.
-        self.key = Some(key);
+        self.key = credential.into_key();
         let client = self.judge(made)?;
         self.client = Some(client.clone());
         Ok(client)

@@ -46,7 +46,7 @@ impl Desk {
     pub(super) async fn reload(&self) -> bool {
         let desk = self.clone();
         let files = tokio::task::spawn_blocking(move || desk.read_again());
-        let (files, key) = tokio::join!(files, self.gateway.rooms.broker.reload());
+        let (files, key) = tokio::join!(files, self.gateway.rooms.exchange.reload());
         files.unwrap_or(false) && key.is_ok()
     }
 

@@ -30,7 +30,7 @@ pub struct Config {
     pub issuers: Vec<IssuerConfig>,
     /// Certificates to trust for Cosmos beside the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// The broker's part.
+    /// How the gateway proves itself to Cosmos.
     pub exchange: exchange::Config,
     /// Where revocations are kept.
     pub revocation: revocation::Config,

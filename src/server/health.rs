@@ -9,7 +9,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::admin::Desk;
-use crate::{audit::Health, clock::Timestamp};
+use crate::{audit::Health, clock::Timestamp, exchange::ExchangeStatus};
 
 /// How a dependency is. The order is the order of trouble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -88,11 +88,15 @@ impl Desk {
 
     /// Tokens that are at hand keep working while none can be minted, and a key that is at hand while its source is away.
     async fn credential(&self) -> Dependency {
-        let status = self.gateway.rooms.broker.status().await;
-        // What one scope meets is no trouble of the gateway's.
-        let mint = status.last_error.filter(|trouble| trouble.error.concerns_all());
-        let mint = mint.map(|trouble| (trouble.at, trouble.error.to_string()));
-        let trouble = mint.or_else(|| status.key.last_error.map(|trouble| (trouble.at, trouble.error.to_string())));
+        let trouble = match self.gateway.rooms.exchange.status().await {
+            ExchangeStatus::ResourceToken(broker) => {
+                // What one scope meets is no trouble of the gateway's.
+                let mint = broker.last_error.filter(|trouble| trouble.error.concerns_all());
+                let mint = mint.map(|trouble| (trouble.at, trouble.error.to_string()));
+                mint.or_else(|| broker.key.last_error.map(|trouble| (trouble.at, trouble.error.to_string())))
+            }
+            ExchangeStatus::Entra(entra) => entra.last_error.map(|trouble| (trouble.at, trouble.error.to_string())),
+        };
         Dependency {
             name: "credential".into(),
             condition: if trouble.is_some() { Condition::Degraded } else { Condition::Ok },

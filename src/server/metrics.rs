@@ -10,6 +10,7 @@ use super::admin::Desk;
 use crate::{
     audit::SYNC_BUCKETS,
     clock::Timestamp,
+    exchange::ExchangeStatus,
     telemetry::{
         AnchorLabel, DependencyLabel, Exposition, IssuerLabel, ResultLabel, RevisionLabel, Telemetry, copy,
         copy_amount, set,
@@ -65,11 +66,11 @@ impl Desk {
     }
 
     async fn observe_credential(&self) {
-        let (metrics, status) = (&self.gateway.metrics, self.gateway.rooms.broker.status().await);
+        let metrics = &self.gateway.metrics;
+        let ExchangeStatus::ResourceToken(status) = self.gateway.rooms.exchange.status().await else { return };
         copy(&metrics.mints, status.mints);
-        let budget = self.gateway.rooms.broker.budget();
-        copy_amount(&metrics.metadata_units, budget.spent);
-        copy(&metrics.metadata_throttled, budget.throttled);
+        copy_amount(&metrics.metadata_units, status.budget.spent);
+        copy(&metrics.metadata_throttled, status.budget.throttled);
         set(&metrics.resource_tokens, status.cached_tokens);
         if let Some(since) = status.key.since {
             metrics.account_key_since.set(seconds(since));

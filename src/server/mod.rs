@@ -37,13 +37,12 @@ use crate::{
     audit::{Anchors, AuditError, Journal, Means},
     clock::{Clock, Timestamp},
     diagnostic::Diagnostic,
-    exchange::Broker,
+    exchange::Exchange,
     gateway::{Gateway, Rooms},
     identity::{Identity, IdentitySetup},
     limits::Limits,
     policy::RunningPolicy,
     revocation::{FileError, Revocations},
-    secret::AccountKeyReader,
     transport::{Transport, TransportSetup},
     upstream::Upstream,
 };
@@ -140,17 +139,17 @@ impl Server {
         let policy = RunningPolicy::load(config.policy, clock.clone()).map_err(StartError::Policies)?;
         let identity = Identity::new(config.issuers, Transport::new(None)?, clock.clone())?;
         let cosmos = Transport::new(config.ca_file.as_deref())?;
-        let broker = Broker::new(config.exchange, cosmos.clone(), clock.clone());
+        let exchange = Exchange::new(config.exchange, cosmos.clone(), clock.clone());
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
-        let account_key = AccountKeyReader::new(broker.account_key_reader());
+        let account_key = exchange.account_key_reader();
         let means = Means { transport: Transport::new(None)?, account_key: account_key.clone() };
         let revocations = Revocations::open(config.revocation, issuers, account_key, clock.clone())?;
         let anchors = Anchors::new(config.anchors, &means, &clock);
         let journal = Journal::open(config.audit, anchors, clock.clone())?;
         let started = clock.now();
         let limits = Limits::new(clock.clone());
-        let rooms = Rooms { identity, revocations, policy, limits, journal, broker, upstream, clock };
+        let rooms = Rooms { identity, revocations, policy, limits, journal, exchange, upstream, clock };
         let gateway = Gateway::new(rooms, config.limits, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),
@@ -237,7 +236,7 @@ impl Server {
         tokio::join!(
             rooms.identity.keep_fresh(),
             rooms.revocations.keep_synced(),
-            rooms.broker.keep_fresh(),
+            rooms.exchange.keep_fresh(),
             rooms.journal.keep_anchored(),
             desk.watch(WATCH)
         );

@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::admin::Desk;
 use crate::{
+    access::Enforcer,
     audit,
     clock::Timestamp,
-    exchange::{BrokerStatus, Stage},
+    exchange::{BrokerStatus, ExchangeStatus, Stage},
     identity::IssuerStatus,
     policy::PolicyStatus,
     revocation,
@@ -26,7 +27,7 @@ impl Desk {
             "issuers": issuers,
             "audit": audit(&rooms.journal.status()),
             "revocations": revocations(&rooms.revocations.status()),
-            "credential": credential(&rooms.broker.status().await),
+            "credential": credential(&rooms.exchange.status().await),
         })
     }
 }
@@ -92,11 +93,25 @@ fn revocations(status: &revocation::Status) -> Value {
     })
 }
 
-fn credential(broker: &BrokerStatus) -> Value {
+fn credential(status: &ExchangeStatus) -> Value {
+    match status {
+        ExchangeStatus::ResourceToken(broker) => resource_tokens(broker),
+        ExchangeStatus::Entra(entra) => json!({
+            "kind": "entra",
+            "enforced_by": Enforcer::Stepgate.as_str(),
+            "identity": entra.identity,
+            "expires": entra.expires.map(Timestamp::rfc3339),
+            "fetches": entra.fetches,
+            "error": entra.last_error.as_ref().map(|trouble| trouble.error.to_string()),
+        }),
+    }
+}
+
+fn resource_tokens(broker: &BrokerStatus) -> Value {
     let position = broker.key.position.as_ref();
     json!({
         "kind": "resource_token",
-        "enforced_by": "cosmos",
+        "enforced_by": Enforcer::Cosmos.as_str(),
         "account_key": {
             "source": broker.key.source,
             "stage": position.and_then(|position| position.stage).map(Stage::as_str),

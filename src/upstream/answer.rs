@@ -4,8 +4,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, de::IgnoredAny};
 
-use super::retry;
+use super::{confine::Outside, retry};
 use crate::transport::TransportError;
 
 /// An answer of Cosmos, whatever its status.
@@ -66,6 +67,21 @@ impl fmt::Display for Doubt {
     }
 }
 
+/// How many levels the partition key has of the container whose own document this is.
+pub fn partition_key_levels(container: &[u8]) -> Option<usize> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Container {
+        partition_key: Definition,
+    }
+    #[derive(Deserialize)]
+    struct Definition {
+        paths: Vec<IgnoredAny>,
+    }
+    let container: Container = serde_json::from_slice(container).ok()?;
+    Some(container.partition_key.paths.len())
+}
+
 /// No answer that could be passed on.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamError {
@@ -113,6 +129,17 @@ pub enum UpstreamError {
         /// How often the request was sent.
         attempts: u32,
     },
+    /// How the container is partitioned could not be read, and a query must not run without knowing. Nothing was done.
+    #[error("the container's partition key could not be read: Cosmos answered {}", status.as_u16())]
+    UnknownKey {
+        /// How often the container was asked for.
+        attempts: u32,
+        /// What Cosmos answered.
+        status: StatusCode,
+    },
+    /// The request would leave the scope of its warrant. Nothing was sent.
+    #[error("the request leaves the scope it was permitted for: {0}")]
+    Outside(#[from] Outside),
     /// The request cannot be written down: its path does not begin with `/`, or has a character that must be encoded.
     #[error("the request to Cosmos cannot be made: {0}")]
     Unsendable(#[source] http::Error),
@@ -127,8 +154,9 @@ impl UpstreamError {
             | Self::OutcomeUnknown { attempts, .. }
             | Self::BadAnswer { attempts, .. }
             | Self::TooLarge { attempts, .. }
+            | Self::UnknownKey { attempts, .. }
             | Self::Withdrawn { attempts } => *attempts,
-            Self::Unsendable(_) => 0,
+            Self::Outside(_) | Self::Unsendable(_) => 0,
         }
     }
 

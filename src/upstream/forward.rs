@@ -9,14 +9,18 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    answer::{Doubt, UpstreamAnswer, UpstreamError},
+    answer::{Doubt, UpstreamAnswer, UpstreamError, partition_key_levels},
     budget::Budget,
+    confine::{self, Confinement},
+    continuation::Seal,
     headers::{self, RequestHeaders},
     retry::{self, Effect, Rule, Safety},
 };
 use crate::{
+    access::Enforcer,
     clock::Clock,
-    exchange::ResourceToken,
+    exchange::Warrant,
+    secret::Secret,
     transport::{Transport, TransportError},
 };
 
@@ -35,6 +39,8 @@ pub struct Config {
     pub largest_answer: usize,
     /// Longest that one attempt may take.
     pub attempt_timeout: Duration,
+    /// What continuations are sealed with where stepgate enforces the scope; `None` for a key of this process alone.
+    pub continuation_key: Option<Secret>,
 }
 
 /// A permitted request, as it shall leave.
@@ -63,20 +69,61 @@ pub struct Upstream {
     transport: Transport,
     clock: Clock,
     budget: Budget,
+    confinement: Confinement,
 }
 
 impl Upstream {
     /// A way to the account; nothing is sent yet.
     pub fn new(config: Config, transport: Transport, clock: Clock) -> Self {
-        Self { config, transport, budget: Budget::new(clock.clone()), clock }
+        let confinement = Confinement::new(Seal::new(config.continuation_key.as_ref()));
+        Self { config, transport, budget: Budget::new(clock.clone()), clock, confinement }
     }
 
-    /// Sends `errand` with `token` for its credential and returns the first answer that is not worth another attempt.
+    /// Sends `errand` under `warrant` and returns the first answer that is not worth another attempt.
     /// Before each further attempt `may_retry` is asked whether the caller may still act.
     pub async fn forward(
         &self,
         errand: &Errand<'_>,
-        token: &ResourceToken,
+        warrant: &Warrant,
+        may_retry: impl Fn() -> bool,
+    ) -> Result<UpstreamAnswer, UpstreamError> {
+        match warrant.enforcer() {
+            Enforcer::Cosmos => self.send(errand, warrant, may_retry).await,
+            Enforcer::Stepgate => {
+                let held = self.confinement.hold(errand, warrant)?;
+                let depth = async || self.read_depth(errand, warrant, &may_retry).await;
+                self.confinement.check_depth(errand, warrant, depth).await?;
+                let answer = self.send(&held, warrant, may_retry).await?;
+                Ok(self.confinement.hand_out(errand, warrant, answer))
+            }
+        }
+    }
+
+    /// How many levels the partition key of the warrant's container has.
+    async fn read_depth(
+        &self,
+        errand: &Errand<'_>,
+        warrant: &Warrant,
+        may_retry: impl Fn() -> bool,
+    ) -> Result<usize, UpstreamError> {
+        let read = Errand {
+            method: Method::GET,
+            path: confine::path(warrant.scope().container()),
+            headers: RequestHeaders::default(),
+            body: Bytes::new(),
+            safety: Safety::Read,
+            activity_id: errand.activity_id,
+            deadline: errand.deadline,
+        };
+        let answer = self.send(&read, warrant, may_retry).await?;
+        let unknown = UpstreamError::UnknownKey { attempts: answer.attempts, status: answer.status };
+        answer.status.is_success().then(|| partition_key_levels(&answer.body)).flatten().ok_or(unknown)
+    }
+
+    async fn send(
+        &self,
+        errand: &Errand<'_>,
+        warrant: &Warrant,
         may_retry: impl Fn() -> bool,
     ) -> Result<UpstreamAnswer, UpstreamError> {
         self.budget.deposit();
@@ -86,7 +133,7 @@ impl Upstream {
             if left.is_zero() {
                 return Err(trip.ended(|attempts| UpstreamError::Timeout { attempts }));
             }
-            let request = self.request(errand, token).map_err(UpstreamError::Unsendable)?;
+            let request = self.request(errand, warrant).map_err(UpstreamError::Unsendable)?;
             let timeout = left.min(self.config.attempt_timeout);
             let sent = self.transport.exchange(request, self.config.largest_answer, timeout).await;
             trip.attempts += 1;
@@ -120,8 +167,8 @@ impl Upstream {
         goes.then_some(wait)
     }
 
-    /// The request of one attempt: dated anew, and with no credential but the token.
-    fn request(&self, errand: &Errand<'_>, token: &ResourceToken) -> Result<Request<Full<Bytes>>, http::Error> {
+    /// The request of one attempt: dated anew, and with no credential but the warrant's.
+    fn request(&self, errand: &Errand<'_>, warrant: &Warrant) -> Result<Request<Full<Bytes>>, http::Error> {
         let endpoint = &self.config.endpoint;
         // Part by part, so that no path can run into the host's name.
         let uri = Uri::builder().scheme(endpoint.scheme()).authority(endpoint.authority());
@@ -133,7 +180,7 @@ impl Upstream {
         let headers = request.headers_mut();
         *headers = errand.headers.as_map().clone();
         headers.entry("x-ms-version").or_insert(API_VERSION);
-        headers.insert(header::AUTHORIZATION, token.authorization().clone());
+        headers.insert(header::AUTHORIZATION, warrant.authorization().clone());
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert("x-ms-activity-id", activity_id);
         headers.insert("x-ms-date", date);

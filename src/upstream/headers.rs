@@ -11,7 +11,7 @@ use crate::access::PartitionKey;
 const STAND_INS: [(&str, HeaderName); 2] =
     [("x-stepgate-if-match", header::IF_MATCH), ("x-stepgate-if-none-match", header::IF_NONE_MATCH)];
 
-const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
+pub(super) const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
 const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
 const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
 
@@ -36,7 +36,6 @@ const REQUEST: &[&str] = &[
     "x-ms-documentdb-is-upsert",
     "x-ms-documentdb-isquery",
     "x-ms-documentdb-partitionkey",
-    "x-ms-documentdb-query-enablecrosspartition",
     // Consistency.
     "x-ms-consistency-level",
     "x-ms-cosmos-allow-tentative-writes",
@@ -74,9 +73,14 @@ const REQUEST: &[&str] = &[
     "x-ms-version",
 ];
 
-/// Headers that address physical ranges instead of a partition key (the Python change feed sends only those).
-const RANGE_ADDRESSING: &[&str] =
-    &["x-ms-documentdb-partitionkeyrangeid", "x-ms-end-epk", "x-ms-read-key-type", "x-ms-start-epk"];
+/// Headers that reach past one partition key: all partitions, or physical ranges (the Python change feed sends only those).
+pub(super) const RANGE_ADDRESSING: &[&str] = &[
+    "x-ms-documentdb-partitionkeyrangeid",
+    "x-ms-documentdb-query-enablecrosspartition",
+    "x-ms-end-epk",
+    "x-ms-read-key-type",
+    "x-ms-start-epk",
+];
 
 /// Response headers that go to the caller. Not here, on purpose: what belongs to the connection (RFC 9110, section 7.6.1)
 /// and to the framing, which the answer gets anew.
@@ -124,12 +128,12 @@ const RESPONSE: &[&str] = &[
     "x-ms-transport-request-id",
 ];
 
-/// Whether headers that address physical ranges may go along.
+/// Whether headers that reach past one partition key may go along.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RangeAddressing {
-    /// Under a grant on the whole container.
+    /// Where the request runs under no partition key.
     Pass,
-    /// Under a partition lock, where the partition key takes their place.
+    /// Where it does: the key takes their place.
     Drop,
 }
 
@@ -178,6 +182,11 @@ impl RequestHeaders {
     /// Whether the request holds for one etag alone.
     pub fn is_conditional(&self) -> bool {
         self.0.contains_key(header::IF_MATCH)
+    }
+
+    /// Puts a value in the place of the one that passed.
+    pub(super) fn set(&mut self, name: HeaderName, value: HeaderValue) {
+        self.0.insert(name, value);
     }
 
     /// The headers.

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
-use crate::rig::{ADMIN_TOKEN, Rig};
+use crate::rig::ADMIN_TOKEN;
 
 const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
 
 #[tokio::test]
 async fn health_is_for_machines() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     assert_eq!(rig.admin("GET", "/livez", None).await.0, 200);
     let (code, body) = rig.admin("GET", "/readyz", None).await;
     let ready: Value = serde_json::from_str(&body).unwrap();
@@ -24,7 +24,7 @@ async fn health_is_for_machines() {
 
 #[tokio::test]
 async fn metrics_have_their_promised_names() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     rig.task("fulfilment", "GET", ITEM).partition("t2").send().await.expect(403);
     rig.call("GET", ITEM).of_task().send().await.expect(498);
@@ -53,7 +53,7 @@ async fn metrics_have_their_promised_names() {
 
 #[tokio::test]
 async fn status_tells_how_things_stand_and_no_secret() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     let (code, body) = rig.admin("GET", "/status", None).await;
     let status: Value = serde_json::from_str(&body).unwrap();
@@ -74,7 +74,7 @@ async fn status_tells_how_things_stand_and_no_secret() {
 
 #[tokio::test]
 async fn what_changes_something_needs_the_token() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     for token in
         [None, Some(""), Some("wrong"), Some(ADMIN_TOKEN.trim_start_matches("an-")), Some(&*rig.token("fulfilment"))]
     {
@@ -85,7 +85,7 @@ async fn what_changes_something_needs_the_token() {
     let (_, metrics) = rig.admin("GET", "/metrics", None).await;
     assert!(metrics.contains(r#"stepgate_policy_reloads_total{result="applied"} 1"#), "{metrics}");
 
-    let off = Rig::with(|raw| raw.admin_token = None).await;
+    let off = super::with(|raw| raw.admin_token = None).await;
     assert_eq!(
         off.admin("POST", "/reload", Some(ADMIN_TOKEN)).await.0,
         401,
@@ -95,7 +95,7 @@ async fn what_changes_something_needs_the_token() {
 
 #[tokio::test]
 async fn without_keys_the_gateway_must_not_be_sent_traffic() {
-    let rig = Rig::unready(|raw| raw.issuers[0].url = "http://127.0.0.1:1".into()).await;
+    let rig = super::unready(|raw| raw.issuers[0].url = "http://127.0.0.1:1".into()).await;
     let (code, body) = rig.admin("GET", "/readyz", None).await;
     let ready: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, &ready["status"]), (503, &json!("unready")));

@@ -12,7 +12,7 @@ const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
 
 #[tokio::test]
 async fn the_three_forms_of_a_refusal() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let missing = format!("{DOCS}/missing");
     let task = rig.task("fulfilment", "GET", &missing).send().await.refused(404, "cosmos.not_found");
     let body = task.json();
@@ -49,7 +49,7 @@ async fn the_three_forms_of_a_refusal() {
 
 #[tokio::test]
 async fn the_order_of_refusals_is_fixed() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     // Each request mends the first thing that is wrong with the one before.
     fn bad_form(call: Call<'_>) -> Call<'_> {
         call.set("x-stepgate-errors", "loud")
@@ -79,7 +79,7 @@ async fn the_order_of_refusals_is_fixed() {
 
 #[tokio::test]
 async fn what_could_change_the_operation_is_refused_and_not_dropped() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let item = json!({"id": "a", "tenant": "t1"});
     for headers in [
         &[("x-http-method", "DELETE")][..],
@@ -138,7 +138,7 @@ fn attempts(rig: &Rig, answer: &Answer) -> u32 {
 
 #[tokio::test]
 async fn what_passes_is_waited_out_and_counted() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     for effect in [Effect::Throttle { retry_after_ms: 5 }, Effect::RetryWith, Effect::Session, Effect::Unavailable] {
         rig.cosmos().add_fault(Fault::once(effect).times(2));
         let answer = read(&rig).await.expect(200);
@@ -155,7 +155,7 @@ async fn what_passes_is_waited_out_and_counted() {
 
 #[tokio::test]
 async fn what_does_not_pass_has_a_status_of_its_own() {
-    let rig = Rig::with(|raw| raw.limits.deadline = Duration::from_secs(3)).await;
+    let rig = super::with(|raw| raw.limits.deadline = Duration::from_secs(3)).await;
     let strike = |effect| rig.cosmos().add_fault(Fault::once(effect).times(30));
     let any = |status, substatus| Effect::Any { status, substatus: Some(substatus) };
     for (effect, status, error, sdk) in [
@@ -193,7 +193,7 @@ async fn what_does_not_pass_has_a_status_of_its_own() {
 
 #[tokio::test]
 async fn a_write_in_doubt_is_a_504_unless_it_may_be_repeated() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).operation(Operation::Create));
     let answer = create(&rig, "w-1").await.refused(504, "upstream.timeout");
     assert!(answer.json()["detail"].as_str().unwrap().contains("may or may not have happened"));
@@ -219,7 +219,7 @@ async fn a_write_in_doubt_is_a_504_unless_it_may_be_repeated() {
 
 #[tokio::test]
 async fn the_deadline_holds_and_is_told() {
-    let rig = Rig::with(|raw| raw.limits.deadline = Duration::from_millis(400)).await;
+    let rig = super::with(|raw| raw.limits.deadline = Duration::from_millis(400)).await;
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 3_000 }).operation(Operation::Upsert));
     let answer = write(&rig, "w-1").await.refused(504, "upstream.timeout");
     assert_eq!(rig.outcome(&answer).answer.unwrap().status, 504);
@@ -229,7 +229,7 @@ async fn the_deadline_holds_and_is_told() {
 
 #[tokio::test]
 async fn a_caller_may_wait_less_long() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 5_000 }).operation(Operation::Read));
     let began = Instant::now();
     let read = |wait: &str| rig.task("fulfilment", "GET", ITEM).header("x-stepgate-deadline", wait).send();
@@ -245,7 +245,7 @@ async fn a_caller_may_wait_less_long() {
 
 #[tokio::test]
 async fn cosmos_that_is_not_there_is_a_503_and_nothing_was_done() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     read(&rig).await.expect(200);
     write(&rig, "w-1").await.expect(201);
     rig.stack.cosmos.stop().await;
@@ -256,7 +256,7 @@ async fn cosmos_that_is_not_there_is_a_503_and_nothing_was_done() {
 
 #[tokio::test]
 async fn what_no_state_can_hold_never_leaves_for_a_workflow() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let item = |id: String, size: usize| json!({"id": id, "tenant": "big", "filler": "x".repeat(size)});
     let upsert = |item: &Value| rig.sdk("operator", "POST", DOCS).partition("big").json(item);
     for n in 0..10 {

@@ -20,7 +20,7 @@ fn issue(home: &Path) {
 async fn encrypted(home: &Path) -> Rig {
     issue(home);
     let files = json!({ "certificate": home.join("tls.crt"), "private_key": home.join("tls.key") });
-    Rig::with(|raw| raw.tls = Some(serde_json::from_value(files).unwrap())).await
+    super::with(|raw| raw.tls = Some(serde_json::from_value(files).unwrap())).await
 }
 
 /// Asks for the account document over a connection of its own, trusting what `trusted` trusts.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use stepgate::dev::issuer::{Mint, MintAlgorithm, MintKey};
 
-use crate::rig::{Answer, Call, Rig, members};
+use crate::rig::{Answer, Call, members};
 
 const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
 
@@ -34,7 +34,7 @@ fn order(claims: Value) -> Mint {
 
 #[tokio::test]
 async fn a_good_token_passes_in_each_place() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let token = rig.token("fulfilment");
     for carrier in CARRIERS {
         carry(rig.call("GET", ITEM).of_task(), carrier, &token).send().await.expect(200);
@@ -48,7 +48,7 @@ async fn a_good_token_passes_in_each_place() {
 
 #[tokio::test]
 async fn a_bad_token_is_refused_in_each_place() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let later = stepgate::clock::Clock::System.now().as_secs() + 3_600;
     let bad = [
         ("expired", Mint { ttl: Some(-60), ..order(json!({})) }),
@@ -90,7 +90,7 @@ async fn a_bad_token_is_refused_in_each_place() {
 
 #[tokio::test]
 async fn no_token_is_498_for_a_task_and_401_for_others() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let none = |answer: Answer, status| answer.refused(status, "identity.invalid_workflow_token");
     none(rig.call("GET", ITEM).of_task().send().await, 498);
     none(rig.call("GET", ITEM).send().await, 401);
@@ -103,7 +103,7 @@ async fn no_token_is_498_for_a_task_and_401_for_others() {
 
 #[tokio::test]
 async fn two_tokens_are_a_bad_request() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let token = rig.token("fulfilment");
     for (one, other) in [
         (Carrier::Bearer, Carrier::Own),
@@ -120,7 +120,7 @@ async fn two_tokens_are_a_bad_request() {
 
 #[tokio::test]
 async fn a_human_is_refused_whatever_the_policy_says() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let sheets = [
         rig.token("alice"),
         rig.mint(order(json!({"email": "alice@example.test"}))),
@@ -138,7 +138,7 @@ async fn a_human_is_refused_whatever_the_policy_says() {
 
 #[tokio::test]
 async fn an_issuer_that_is_out_leaves_known_keys_in_use() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.issuer().set_outage(stepgate::dev::issuer::Outage::On);
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     let unknown = Mint { header: members(json!({"kid": "published-since"})), ..order(json!({})) };

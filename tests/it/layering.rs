@@ -30,7 +30,7 @@ const ROOMS: &[&str] = &["identity", "revocation", "policy", "limits", "exchange
 const PROOFS: &[(&str, &[&str])] = &[
     ("identity", &["VerifiedSubject"]),
     ("policy", &["Permit", "Scope", "BindingLimits", "Clause", "ClauseKind", "Decision", "Reasons", "Revision"]),
-    ("exchange", &["ResourceToken"]),
+    ("exchange", &["Warrant"]),
 ];
 
 #[test]

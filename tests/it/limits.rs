@@ -28,7 +28,7 @@ async fn struck(rig: &Rig) {
 
 #[tokio::test]
 async fn a_body_over_two_mebibytes_is_refused() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let item = |size: usize| json!({"id": "large", "tenant": "t1", "filler": "x".repeat(size)});
     let post = |size: usize| rig.task("fulfilment", "POST", DOCS).json(&item(size)).send();
     post(2 << 20).await.refused(413, "cosmos.item_too_large");
@@ -60,7 +60,7 @@ async fn a_body_over_two_mebibytes_is_refused() {
 
 #[tokio::test]
 async fn one_more_than_may_be_in_flight_is_told_to_come_back() {
-    let rig = Arc::new(Rig::with(|raw| raw.limits.concurrency = 1).await);
+    let rig = Arc::new(super::with(|raw| raw.limits.concurrency = 1).await);
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 500 }).operation(Operation::Read));
     let slow = tokio::spawn({
         let rig = rig.clone();
@@ -88,7 +88,7 @@ async fn bind(rig: &Rig, client: &str, limits: &str) {
 
 #[tokio::test]
 async fn a_binding_over_its_requests_is_told_when_to_come_back() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     bind(&rig, "nobody", "requests_per_second: 1").await;
     rig.task("nobody", "GET", ITEM).send().await.expect(200);
     let answer = rig.task("nobody", "GET", ITEM).send().await;
@@ -117,7 +117,7 @@ async fn a_binding_over_its_requests_is_told_when_to_come_back() {
 
 #[tokio::test]
 async fn what_cosmos_charged_is_paid_back() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     bind(&rig, "nobody", "request_units_per_second: 1").await;
     let item = json!({"id": "large", "tenant": "t1", "filler": "x".repeat(100_000)});
     let answer = rig.task("nobody", "POST", DOCS).json(&item).send().await.expect(201);
@@ -130,7 +130,7 @@ async fn what_cosmos_charged_is_paid_back() {
 
 #[tokio::test]
 async fn a_binding_has_its_places_in_flight() {
-    let rig = Arc::new(Rig::start().await);
+    let rig = Arc::new(super::start().await);
     bind(&rig, "nobody", "concurrency: 1").await;
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 500 }).operation(Operation::Read));
     let slow = tokio::spawn({
@@ -146,7 +146,7 @@ async fn a_binding_has_its_places_in_flight() {
 
 #[tokio::test]
 async fn a_reload_refills_no_bucket() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     // A debt that lasts longer than the test.
     bind(&rig, "nobody", "request_units_per_second: 1").await;
     let item = json!({"id": "large", "tenant": "t1", "filler": "x".repeat(1 << 20)});
@@ -166,7 +166,7 @@ async fn a_reload_refills_no_bucket() {
 
 #[tokio::test]
 async fn bodies_in_flight_share_their_memory() {
-    let rig = Rig::with(|raw| raw.limits.body_memory = raw.limits.request_body).await;
+    let rig = super::with(|raw| raw.limits.body_memory = raw.limits.request_body).await;
     let mut stream = connect(&rig).await;
     let token = rig.token("fulfilment");
     let length = 2 << 20;
@@ -186,7 +186,7 @@ async fn bodies_in_flight_share_their_memory() {
 
 #[tokio::test]
 async fn a_slow_caller_keeps_nobody_waiting_beyond_the_deadline() {
-    let rig = Rig::with(|raw| raw.limits.deadline = Duration::from_millis(300)).await;
+    let rig = super::with(|raw| raw.limits.deadline = Duration::from_millis(300)).await;
     let mut stream = connect(&rig).await;
     let token = rig.token("fulfilment");
     let head = format!(
@@ -201,7 +201,7 @@ async fn a_slow_caller_keeps_nobody_waiting_beyond_the_deadline() {
 
 #[tokio::test]
 async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
-    let rig = Arc::new(Rig::start().await);
+    let rig = Arc::new(super::start().await);
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 500 }).operation(Operation::Create));
     let writing = tokio::spawn({
         let rig = rig.clone();
@@ -225,7 +225,7 @@ async fn a_stop_finishes_what_is_in_flight_and_takes_nothing_new() {
 
 #[tokio::test]
 async fn a_drain_ends() {
-    let mut rig = Rig::with(|raw| raw.limits.drain = Duration::from_millis(200)).await;
+    let mut rig = super::with(|raw| raw.limits.drain = Duration::from_millis(200)).await;
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 1_000 }).operation(Operation::Create));
     let mut stream = connect(&rig).await;
     let token = rig.token("fulfilment");

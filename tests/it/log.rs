@@ -5,12 +5,13 @@ use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 use futures_util::future::join_all;
 use serde_json::json;
 use stepgate::{
+    access::Enforcer,
     audit::{self, Phase, UserAgentKind, Verdict},
     dev::cosmos::{Effect, Fault, Operation, WELL_KNOWN_KEY},
 };
 use tokio::{io::AsyncWriteExt as _, net::TcpStream};
 
-use crate::rig::{EXECUTION, Rig, TASK, soon};
+use crate::rig::{Account, EXECUTION, Rig, TASK, soon};
 
 const DOCS: &str = "/dbs/shop/colls/orders/docs";
 const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
@@ -27,7 +28,7 @@ fn phases(records: &[audit::Record]) -> Vec<Phase> {
 
 #[tokio::test]
 async fn the_intent_of_a_write_is_on_disk_before_cosmos_sees_it() {
-    let rig = Arc::new(Rig::start().await);
+    let rig = Arc::new(super::start().await);
     rig.cosmos().add_fault(Fault::once(DELAY).operation(Operation::Upsert));
     let writing = tokio::spawn({
         let rig = rig.clone();
@@ -51,7 +52,7 @@ async fn the_intent_of_a_write_is_on_disk_before_cosmos_sees_it() {
 
 #[tokio::test]
 async fn every_answer_has_one_outcome_and_every_write_one_intent() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let item = json!({"id": "a-1", "tenant": "t1"});
     let task = |method: &str, path: &str| rig.task("fulfilment", method, path);
     let answers = [
@@ -84,13 +85,24 @@ async fn every_answer_has_one_outcome_and_every_write_one_intent() {
     let upstream = read.upstream.unwrap();
     assert_eq!((upstream.status, upstream.attempts), (Some(200), 1));
     assert!(upstream.request_units > 0.0);
-    let permission = rig.data_requests()[0].permission.clone().unwrap();
-    assert!(permission.ends_with(read.credential.unwrap().permission_id.as_deref().unwrap()));
+    let (credential, permission) = (read.credential.unwrap(), rig.data_requests()[0].permission.clone());
+    match rig.account() {
+        Account::Keys => {
+            assert_eq!(credential.enforced_by, Enforcer::Cosmos);
+            assert!(permission.unwrap().ends_with(credential.permission_id.as_deref().unwrap()));
+        }
+        Account::Entra => {
+            assert_eq!(
+                (credential.enforced_by, credential.permission_id, permission),
+                (Enforcer::Stepgate, None, None)
+            );
+        }
+    }
 }
 
 #[tokio::test]
 async fn nothing_secret_and_no_data_is_in_the_log() {
-    let mut rig = Rig::start().await;
+    let mut rig = super::start().await;
     let token = rig.token("fulfilment");
     let call = |method: &str, path: &str| rig.call(method, path).of_task().bearer(&token);
     let item = json!({"id": "a-1", "tenant": "t1", "note": "canary-in-a-body"});
@@ -120,7 +132,7 @@ async fn nothing_secret_and_no_data_is_in_the_log() {
 
 #[tokio::test]
 async fn a_caller_that_hangs_up_still_has_an_outcome() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.cosmos().add_fault(Fault::once(DELAY).operation(Operation::Create));
     let mut stream = TcpStream::connect(rig.server.gateway_url().trim_start_matches("http://")).await.unwrap();
     let body = json!({"id": "a-1", "tenant": "t1"}).to_string();
@@ -137,7 +149,7 @@ async fn a_caller_that_hangs_up_still_has_an_outcome() {
 
 #[tokio::test]
 async fn refusals_of_strangers_are_noted_and_cannot_flood_the_log() {
-    let mut rig = Rig::start().await;
+    let mut rig = super::start().await;
     let strangers = join_all((0..200).map(|_| rig.call("GET", ITEM).of_task().send())).await;
     assert!(strangers.iter().all(|answer| answer.status() == 498));
     let known = rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
@@ -157,7 +169,7 @@ async fn refusals_of_strangers_are_noted_and_cannot_flood_the_log() {
 
 #[tokio::test]
 async fn no_record_no_act() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     let segment = segment(&rig.log());
     fs::rename(&segment, rig.file("taken-away")).unwrap();
@@ -186,7 +198,7 @@ fn segment(log: &Path) -> std::path::PathBuf {
 
 #[tokio::test]
 async fn the_log_verifies_and_tells_the_execution() {
-    let mut rig = Rig::start().await;
+    let mut rig = super::start().await;
     let task = |state: &str, attempt: &str, method: &str, path: &str| {
         let call = rig.task("fulfilment", method, path);
         call.set("x-stepgate-state", state).set("x-stepgate-attempt", attempt)
@@ -213,7 +225,7 @@ async fn the_log_verifies_and_tells_the_execution() {
 
 #[tokio::test]
 async fn a_restart_goes_on_with_the_same_chain() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     let mut rig = rig.restart().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);

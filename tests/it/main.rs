@@ -17,6 +17,7 @@ mod commands;
 mod conditions;
 mod documents;
 mod encryption;
+mod entra;
 mod exchange;
 mod golden;
 mod identity;
@@ -29,3 +30,23 @@ mod preflight;
 mod revocation;
 mod rig;
 mod walk;
+
+use stepgate::config::Raw;
+
+use self::rig::Rig;
+
+/// A stack before an account that takes keys. Tests that hold for every account begin with `super::start()`, so that module
+/// `entra` can run them again before one that takes none.
+async fn start() -> Rig {
+    Rig::start().await
+}
+
+/// The same, its configuration changed first.
+async fn with(change: impl FnOnce(&mut Raw)) -> Rig {
+    Rig::with(change).await
+}
+
+/// The same, not waited for.
+async fn unready(change: impl FnOnce(&mut Raw)) -> Rig {
+    Rig::unready(change).await
+}

@@ -15,7 +15,7 @@ const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
 
 #[tokio::test]
 async fn what_nobody_granted_is_denied_and_never_sent() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let denied = [
         rig.task("fulfilment", "GET", "/dbs/finance/colls/ledger/docs/l-1").partition("a1").send().await,
         rig.task("fulfilment", "GET", "/dbs/shop/colls/orders/docs/o-2001").partition("t2").send().await,
@@ -43,7 +43,7 @@ async fn what_nobody_granted_is_denied_and_never_sent() {
 
 #[tokio::test]
 async fn a_deny_beats_a_grant_and_is_named() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let answer = rig.task("operator", "GET", "/dbs/shop/colls/vault/docs/v-1").partition("t1").send().await;
     let clauses = rig.outcome(&answer).decision.unwrap().clauses;
     assert_eq!(clauses.iter().map(|clause| &*clause.name).collect::<Vec<_>>(), ["the-vault-is-shut"]);
@@ -52,7 +52,7 @@ async fn a_deny_beats_a_grant_and_is_named() {
 
 #[tokio::test]
 async fn a_binding_holds_a_workload_to_its_state_machine_and_states() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let feed = |execution: &str, state: &str| {
         let call = rig.task("reporter", "GET", DOCS).set("x-stepgate-execution", execution);
         call.set("x-stepgate-state", state).send()
@@ -68,7 +68,7 @@ async fn a_binding_holds_a_workload_to_its_state_machine_and_states() {
 
 #[tokio::test]
 async fn a_batch_is_decided_operation_by_operation() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let own = json!({"operationType": "Read", "id": "o-1001"});
     let other = json!({"operationType": "Read", "id": "o-2001", "partitionKey": ["t2"]});
     let as_text = json!({"operationType": "Read", "id": "o-2001", "partitionKey": "[\"t2\"]"});
@@ -86,7 +86,7 @@ async fn a_batch_is_decided_operation_by_operation() {
 
 #[tokio::test]
 async fn the_partition_is_filled_in_unless_it_could_be_several() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let answer = rig.task("tenants", "GET", ITEM).send().await.refused(400, "request.malformed");
     assert!(answer.json()["detail"].as_str().unwrap().contains(r#"["t2"]"#), "{}", answer.text());
     rig.task("tenants", "GET", ITEM).partition("t1").send().await.expect(200);
@@ -99,7 +99,7 @@ async fn the_partition_is_filled_in_unless_it_could_be_several() {
 
 #[tokio::test]
 async fn a_grant_on_a_prefix_is_never_widened_for_a_query() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let docs = "/dbs/shop/colls/lines/docs";
     let query = rig.task("lines", "POST", docs).header("x-ms-documentdb-partitionkey", r#"["t1","o1"]"#);
     query.query("SELECT * FROM c").send().await.refused(403, "policy.prefix_query");
@@ -123,7 +123,7 @@ async fn ready(rig: &Rig) -> Value {
 
 #[tokio::test]
 async fn a_reload_takes_a_good_policy_and_keeps_the_last_good_one() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let read = || rig.task("fulfilment", "GET", ITEM).send();
     let revision = async |answer| rig.outcome(&answer).decision.unwrap().revision.unwrap();
     let file = rig.file("policies/emergency.yaml");
@@ -170,7 +170,7 @@ async fn a_reload_takes_a_good_policy_and_keeps_the_last_good_one() {
 
 #[tokio::test]
 async fn a_changed_directory_is_taken_in_without_being_told() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let deny = "deny:\n  - { name: stop-fulfilment, container: shop/orders, operations: [\"*\"], workloads: all }\n";
     fs::write(rig.file("policies/emergency.yaml"), deny).unwrap();
     soon(async || (rig.task("fulfilment", "GET", ITEM).send().await.status() == 403).then_some(())).await;
@@ -178,7 +178,7 @@ async fn a_changed_directory_is_taken_in_without_being_told() {
 
 #[tokio::test]
 async fn a_request_ends_under_the_policy_it_began_with() {
-    let rig = Arc::new(Rig::start().await);
+    let rig = Arc::new(super::start().await);
     rig.cosmos().add_fault(Fault::once(Effect::Delay { ms: 500 }).operation(Operation::Read));
     let held = tokio::spawn({
         let rig = rig.clone();
@@ -220,7 +220,7 @@ async fn no_request_sees_a_mixture_of_two_policies() {
     }
     let link = home.path().join("policies");
     symlink("v1", &link).unwrap();
-    let rig = Arc::new(Rig::with(|raw| raw.policies.directory.clone_from(&link)).await);
+    let rig = Arc::new(super::with(|raw| raw.policies.directory.clone_from(&link)).await);
     let done = tokio_util::sync::CancellationToken::new();
     let callers: Vec<_> = (0..4).map(|_| tokio::spawn(calls(rig.clone(), done.clone()))).collect();
     let reloading = async {

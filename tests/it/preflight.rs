@@ -6,7 +6,7 @@ use stepgate::{
     dev::cosmos::{Effect, Fault, Operation},
 };
 
-use crate::rig::Rig;
+use crate::rig::Account;
 
 fn need(operation: &str, container: &str, key: Value) -> Value {
     json!({ "operation": operation, "container": container, "partition_key": key })
@@ -14,7 +14,7 @@ fn need(operation: &str, container: &str, key: Value) -> Value {
 
 #[tokio::test]
 async fn what_would_work_is_listed() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let needs = json!([
         need("items/read", "shop/orders", json!(["t1"])),
         { "operation": "items/upsert", "container": "shop/orders" },
@@ -30,7 +30,12 @@ async fn what_would_work_is_listed() {
     assert_eq!(list[1]["partition_key"], json!(["t1"]), "the grant's own key is told");
     assert!(list[0]["granted_by"][0].as_str().unwrap().starts_with("order-writer ("), "{}", list[0]);
 
-    assert_eq!(rig.mints(), 2, "one credential for reading and one for writing");
+    let (mints, enforcer) = match rig.account() {
+        Account::Keys => (2, "cosmos"),
+        Account::Entra => (0, "stepgate"),
+    };
+    assert_eq!(rig.mints(), mints, "one token for reading and one for writing, where there are any");
+    assert!(list.iter().all(|entry| entry["enforced_by"] == enforcer), "{list:?}");
     let reads = rig.data_requests();
     assert_eq!(reads.len(), 2, "one quick read with each: {reads:?}");
     for read in &reads {
@@ -49,7 +54,7 @@ async fn what_would_work_is_listed() {
 
 #[tokio::test]
 async fn an_empty_list_means_everything_held_by_name() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     for body in ["[]", ""] {
         let answer = rig.task("fulfilment", "POST", "/preflight").body(body).send().await.expect(200).json();
         let held: Vec<&str> = answer.as_array().unwrap().iter().map(|e| e["container"].as_str().unwrap()).collect();
@@ -72,7 +77,7 @@ async fn an_empty_list_means_everything_held_by_name() {
 
 #[tokio::test]
 async fn the_first_thing_that_is_broken_is_told_as_the_request_itself_would_be() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let ask = async |client: &str, needs: Value| rig.task(client, "POST", "/preflight").json(&needs).send().await;
     let good = need("items/read", "shop/orders", json!(["t1"]));
 
@@ -110,7 +115,7 @@ async fn the_first_thing_that_is_broken_is_told_as_the_request_itself_would_be()
 
 #[tokio::test]
 async fn a_container_that_is_not_there_is_a_404() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let policy = "roles: { r: { grants: [{ container: shop/absent, operations: [items/read] }] } }\n\
                   bindings: [{ role: r, workloads: [{ issuer: local, claims: { client_id: nobody } }] }]\n";
     std::fs::write(rig.file("policies/absent.yaml"), policy).unwrap();

@@ -41,7 +41,7 @@ fn cosmos_store(raw: &mut Raw) {
 
 #[tokio::test]
 async fn each_kind_of_revocation_stops_the_next_request_and_can_be_lifted() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let token = rig.mint(stepgate::dev::issuer::Mint {
         claims: crate::rig::members(json!({
             "sub": "fulfilment", "client_id": "fulfilment", "tenant": "t1", "token_kind": "workload", "jti": "t-1",
@@ -92,7 +92,7 @@ async fn each_kind_of_revocation_stops_the_next_request_and_can_be_lifted() {
 
 #[tokio::test]
 async fn changing_calls_want_the_token_and_a_body_that_means_one_thing() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let body = json!({"issuer": "local", "subject": "fulfilment"});
     for token in [None, Some("another-token")] {
         for (method, path) in [("POST", "/revoke"), ("DELETE", "/revocations"), ("DELETE", "/revocations/1f")] {
@@ -119,7 +119,7 @@ async fn changing_calls_want_the_token_and_a_body_that_means_one_thing() {
         assert!(code == 400 && detail.contains(culprit), "{body}: {code} {detail}");
     }
     assert_eq!(order(&rig, &rig.server, "DELETE", "/revocations", &body).await.0, 404);
-    let silent = Rig::with(|raw| raw.admin_token = None).await;
+    let silent = super::with(|raw| raw.admin_token = None).await;
     assert_eq!(
         order(&silent, &silent.server, "POST", "/revoke", &body).await.0,
         401,
@@ -129,7 +129,7 @@ async fn changing_calls_want_the_token_and_a_body_that_means_one_thing() {
 
 #[tokio::test]
 async fn a_request_that_waits_for_another_attempt_is_not_sent_again() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.task("fulfilment", "GET", ITEM).send().await.expect(200);
     let before = rig.data_requests().len();
     let throttle = Fault::once(Effect::Throttle { retry_after_ms: 1_000 }).operation(Operation::Upsert).times(20);
@@ -148,7 +148,7 @@ async fn a_request_that_waits_for_another_attempt_is_not_sent_again() {
 
 #[tokio::test]
 async fn a_file_keeps_revocations_over_a_restart() {
-    let rig = Rig::with(file_store).await;
+    let rig = super::with(file_store).await;
     revoke(&rig, json!({"issuer": "local", "subject": "fulfilment"})).await;
     let rig = rig.restart().await;
     rig.task("fulfilment", "GET", ITEM).send().await.refused(403, "identity.revoked");
@@ -161,7 +161,7 @@ async fn a_file_keeps_revocations_over_a_restart() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_understood_refuses_the_start_and_one_that_cannot_be_written_changes_nothing() {
-    let mut rig = Rig::with(file_store).await;
+    let mut rig = super::with(file_store).await;
     revoke(&rig, json!({"issuer": "local", "subject": "fulfilment"})).await;
     let state = rig.file("config/state");
 
@@ -190,14 +190,14 @@ async fn a_file_that_cannot_be_understood_refuses_the_start_and_one_that_cannot_
 
 #[tokio::test]
 async fn two_gateways_do_not_share_a_file() {
-    let rig = Rig::with(file_store).await;
+    let rig = super::with(file_store).await;
     let refused = rig.try_another().await.unwrap_err().to_string();
     assert!(refused.contains("another gateway's"), "{refused}");
 }
 
 #[tokio::test]
 async fn every_replica_refuses_within_two_seconds() {
-    let rig = Rig::with(cosmos_store).await;
+    let rig = super::with(cosmos_store).await;
     let other = rig.try_another().await.unwrap();
     rig.task("fulfilment", "GET", ITEM).at(&other).send().await.expect(200);
     revoke(&rig, json!({"issuer": "local", "subject": "fulfilment"})).await;
@@ -229,7 +229,7 @@ async fn every_replica_refuses_within_two_seconds() {
 
 #[tokio::test]
 async fn an_unreachable_container_opens_nothing() {
-    let rig = Rig::with(cosmos_store).await;
+    let rig = super::with(cosmos_store).await;
     revoke(&rig, json!({"issuer": "local", "subject": "fulfilment"})).await;
     let effect = Effect::Any { status: 503, substatus: None };
     let path = Some("/dbs/shop/colls/state".to_owned());

@@ -61,6 +61,15 @@ deny:
   - { name: the-vault-is-shut, container: shop/vault, operations: ["*"], workloads: all }
 "#;
 
+/// What the account behind the gateway takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Account {
+    /// Keys, and resource tokens made with them.
+    Keys,
+    /// Entra tokens alone.
+    Entra,
+}
+
 /// A running stack.
 pub(crate) struct Rig {
     pub(crate) stack: Stack,
@@ -146,6 +155,30 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
     written
 }
 
+/// Turns the account into one that takes Entra tokens alone, and the gateway into an application that has a secret.
+fn without_keys(raw: &mut Raw, home: &Path) {
+    fs::write(home.join("config/client-secret"), "a-secret-of-the-gateway").unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let secret = json!({ "kind": "file", "path": "client-secret" });
+    let identity = json!({ "kind": "client_secret", "tenant_id": "tenant", "client_id": "gateway", "secret": secret });
+    let credential = json!({ "kind": "entra", "authority": format!("http://{any}"), "identity": identity });
+    raw.cosmos.credential = serde_json::from_value(credential).unwrap();
+    let dev = raw.dev.as_mut().unwrap();
+    dev.cosmos.disable_local_auth = true;
+    dev.entra = Some(config::dev::Issuer {
+        listen: any,
+        audience: "https://cosmos.azure.com".into(),
+        lifetime: Duration::from_secs(3600),
+        clients: vec![Client {
+            client_id: "gateway".into(),
+            client_secret: Secret::new("a-secret-of-the-gateway".into()),
+            kind: Kind::Workload,
+            claims: Map::new(),
+            algorithm: None,
+        }],
+    });
+}
+
 impl Rig {
     /// A stack with the example configuration.
     pub(crate) async fn start() -> Self {
@@ -154,15 +187,28 @@ impl Rig {
 
     /// A stack whose configuration was changed first.
     pub(crate) async fn with(change: impl FnOnce(&mut Raw)) -> Self {
-        let rig = Self::unready(change).await;
+        Self::on(Account::Keys, change).await
+    }
+
+    /// The same, not waited for.
+    pub(crate) async fn unready(change: impl FnOnce(&mut Raw)) -> Self {
+        Self::unready_on(Account::Keys, change).await
+    }
+
+    /// A stack before an account of this kind.
+    pub(crate) async fn on(account: Account, change: impl FnOnce(&mut Raw)) -> Self {
+        let rig = Self::unready_on(account, change).await;
         rig.ready().await;
         rig
     }
 
     /// The same, not waited for.
-    pub(crate) async fn unready(change: impl FnOnce(&mut Raw)) -> Self {
+    pub(crate) async fn unready_on(account: Account, change: impl FnOnce(&mut Raw)) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut written = unpack(home.path());
+        if account == Account::Entra {
+            without_keys(&mut written.raw, home.path());
+        }
         change(&mut written.raw);
         let dev = written.raw.dev.clone().unwrap();
         let stack = Stack::start(&dev).await.unwrap();
@@ -212,12 +258,22 @@ impl Rig {
         .await;
     }
 
+    /// What the account takes.
+    pub(crate) fn account(&self) -> Account {
+        if self.stack.entra.is_some() { Account::Entra } else { Account::Keys }
+    }
+
     pub(crate) fn cosmos(&self) -> &Cosmos {
         &self.stack.cosmos.handle
     }
 
     pub(crate) fn issuer(&self) -> &Issuer {
         &self.stack.issuer.handle
+    }
+
+    /// The issuer that plays Entra.
+    pub(crate) fn entra(&self) -> &Issuer {
+        &self.stack.entra.as_ref().unwrap().handle
     }
 
     /// A file below the stack's directory.

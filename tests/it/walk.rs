@@ -3,8 +3,6 @@
 use serde_json::{Value, json};
 use stepgate::dev::cosmos::Operation;
 
-use crate::rig::Rig;
-
 const DOCS: &str = "/dbs/shop/colls/orders/docs";
 
 fn order(id: &str) -> Value {
@@ -13,7 +11,7 @@ fn order(id: &str) -> Value {
 
 #[tokio::test]
 async fn an_item_lives_its_whole_life() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let item = format!("{DOCS}/o-1");
     let call = |method: &str, path: &str| rig.task("fulfilment", method, path);
 
@@ -53,7 +51,7 @@ async fn an_item_lives_its_whole_life() {
 
 #[tokio::test]
 async fn queries_and_feeds_run() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let call = |method: &str| rig.task("fulfilment", method, DOCS);
     let query =
         json!({ "query": "SELECT * FROM c WHERE c.status = @s", "parameters": [{ "name": "@s", "value": "paid" }] });
@@ -80,7 +78,7 @@ async fn queries_and_feeds_run() {
 
 #[tokio::test]
 async fn a_batch_is_one_or_nothing() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let create = |id: &str| json!({ "operationType": "Create", "resourceBody": order(id) });
     let good =
         json!([create("b-1"), { "operationType": "Read", "id": "o-1001" }, { "operationType": "Delete", "id": "b-1" }]);
@@ -103,7 +101,7 @@ async fn a_batch_is_one_or_nothing() {
 
 #[tokio::test]
 async fn a_stored_procedure_runs_where_it_is_granted() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let path = "/dbs/shop/colls/orders/sprocs/settle";
     let run = |client: &str| rig.task(client, "POST", path).partition("t1").json(&json!(["o-1001", 3]));
     assert_eq!(run("operator").send().await.expect(200).json(), json!(["o-1001", 3]));
@@ -112,7 +110,7 @@ async fn a_stored_procedure_runs_where_it_is_granted() {
 
 #[tokio::test]
 async fn metadata_names_the_gateway_and_nothing_behind_it() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     let container = rig.sdk("fulfilment", "GET", "/dbs/shop/colls/orders").send().await.expect(200);
     assert_eq!(container.json()["partitionKey"]["paths"], json!(["/tenant"]));
     let ranges = rig.sdk("fulfilment", "GET", "/dbs/shop/colls/orders/pkranges").send().await.expect(200);
@@ -139,7 +137,7 @@ async fn metadata_names_the_gateway_and_nothing_behind_it() {
 
 #[tokio::test]
 async fn only_what_is_needed_reaches_cosmos() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     rig.task("fulfilment", "GET", &format!("{DOCS}/o-1001")).send().await.expect(200);
     rig.task("fulfilment", "GET", &format!("{DOCS}/o-1001?partitionKey=t1")).send().await.expect(200);
     let asked = rig.data_requests();
@@ -153,7 +151,7 @@ async fn only_what_is_needed_reaches_cosmos() {
 
 #[tokio::test]
 async fn what_is_no_operation_is_refused_and_denied() {
-    let rig = Rig::start().await;
+    let rig = super::start().await;
     for (method, path) in [
         ("GET", "/dbs"),
         ("GET", "/dbs/shop"),

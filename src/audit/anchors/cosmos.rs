@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use azure_data_cosmos::{AccountReference, CosmosClient, CosmosError, RoutingStrategy, clients::ContainerClient};
+use azure_data_cosmos::{CosmosClient, CosmosError, RoutingStrategy, clients::ContainerClient};
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use serde::Serialize;
@@ -73,11 +73,11 @@ impl CosmosAnchor {
         if let Some(client) = &self.client {
             return Ok(client.clone());
         }
-        let key = self.account_key.read(self.key.take()).await.map_err(CosmosAnchorError::Key)?;
+        let credential = self.account_key.read(self.key.take()).await.map_err(CosmosAnchorError::Key)?;
         let endpoint = self.endpoint.as_str().parse().map_err(CosmosAnchorError::Endpoint)?;
-        let account = AccountReference::with_authentication_key(endpoint, key.expose().to_owned());
+        let account = credential.open(endpoint);
         // Kept also when it is refused now, so that the next reading looks for another.
-        self.key = Some(key);
+        self.key = credential.into_key();
         let making = async {
             let client = CosmosClient::builder().build(account, RoutingStrategy::PreferredRegions(Vec::new())).await?;
             client.database_client(self.database.clone()).container_client(self.container.clone(), None).await

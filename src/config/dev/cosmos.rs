@@ -14,6 +14,9 @@ pub struct Cosmos {
     pub listen: SocketAddr,
     /// Its account key in base64 (default: the emulator's well-known key). Public, like everything in this section.
     pub account_key: Option<String>,
+    /// Whether it takes Entra tokens alone, as an account with `disableLocalAuth`; `dev.entra` is then their issuer.
+    #[serde(default)]
+    pub disable_local_auth: bool,
     /// What it holds at the start.
     #[serde(default)]
     pub seed: Seed,

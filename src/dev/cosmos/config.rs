@@ -18,6 +18,8 @@ pub struct Config {
     pub tokens_survive_rotation: bool,
     /// Whose Entra-style tokens are taken; without it every one of them is 401.
     pub aad: Option<Aad>,
+    /// Whether keys and resource tokens are refused, whoever made them.
+    pub disable_local_auth: bool,
     /// The data to begin with.
     pub seed: Seed,
 }
@@ -29,6 +31,7 @@ impl Default for Config {
             account_key: Secret::new(WELL_KNOWN_KEY.to_owned()),
             tokens_survive_rotation: false,
             aad: None,
+            disable_local_auth: false,
             seed: Seed::default(),
         }
     }

@@ -121,6 +121,9 @@ impl Front {
     async fn authenticate(&self, asked: &Asked, credential: Credential) -> Result<Caller, Refusal> {
         let now = self.cosmos.0.clock.now();
         match credential {
+            Credential::Master { .. } | Credential::Resource { .. } if self.cosmos.0.disable_local_auth => {
+                Err(Refusal::LocalAuthDisabled)
+            }
             Credential::Master { signature } => {
                 let x_ms_date = asked.header(header::DATE);
                 let date = x_ms_date.or_else(|| asked.header("date")).ok_or(Refusal::MissingDate)?;

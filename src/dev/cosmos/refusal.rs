@@ -47,6 +47,11 @@ pub(super) enum Refusal {
          plane. Learn more: https://aka.ms/cosmos-native-rbac."
     )]
     NotByEntra { request: String },
+    #[error(
+        "Local Authorization is disabled. Use an AAD token to authorize all requests. Learn more: \
+         https://aka.ms/cosmos-native-rbac."
+    )]
+    LocalAuthDisabled,
     #[error("The AAD token cannot be taken: {0}.")]
     EntraToken(EntraFault),
 
@@ -138,6 +143,7 @@ impl Refusal {
             | Self::UnknownToken
             | Self::MissingDate
             | Self::InvalidDate
+            | Self::LocalAuthDisabled
             | Self::EntraToken(_) => StatusCode::UNAUTHORIZED,
             Self::NotCurrent { .. } | Self::InsufficientPermissions | Self::NotByEntra { .. } => StatusCode::FORBIDDEN,
             Self::NotFound | Self::OwnerNotFound => StatusCode::NOT_FOUND,
@@ -156,6 +162,7 @@ impl Refusal {
             Self::EntraToken(EntraFault::Expired) => 5006,
             Self::EntraToken(EntraFault::Audience) => 5008,
             Self::EntraToken(_) => 5003,
+            Self::LocalAuthDisabled => 5202,
             Self::NotByEntra { .. } => 5300,
             Self::PartitionKeyMismatch | Self::PartitionKeyDepth => 1001,
             Self::OwnerNotFound => 1003,

@@ -36,6 +36,8 @@ fn routes(issuer: Issuer) -> Router {
         .route("/.well-known/openid-configuration", get(discovery))
         .route("/jwks", get(jwks))
         .route("/token", post(token))
+        // Where Entra's is.
+        .route("/{tenant}/oauth2/v2.0/token", post(token))
         .layer(from_fn_with_state(issuer.clone(), unless_out));
     let controls = Router::new()
         .route("/_stepgate/rotate", post(rotate))

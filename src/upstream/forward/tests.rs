@@ -4,12 +4,9 @@ use http::HeaderMap;
 
 use super::*;
 use crate::{
-    access::{Action, ContainerName, IssuerName, Operation, PermissionMode, Subject},
+    access::{Action, ContainerName, Enforcer, IssuerName, Operation, PermissionMode, Subject},
     clock::{ManualClock, Timestamp},
-    exchange::{
-        TokenScope,
-        scripted::{Reply, Scripted, Seen},
-    },
+    exchange::scripted::{Reply, Scripted, Seen},
     policy::{Permit, Scope},
     upstream::RangeAddressing,
 };
@@ -19,17 +16,17 @@ const UPSERT: Action = Action::Operation(Operation::ItemsUpsert);
 const CREATE: Action = Action::Operation(Operation::ItemsCreate);
 const DELETE: Action = Action::Operation(Operation::ItemsDelete);
 
-fn token() -> ResourceToken {
+fn warrant() -> Warrant {
     let subject = Subject { issuer: IssuerName::new("cognito"), id: "w1".into() };
     let container = ContainerName::new("shop", "orders").unwrap();
     let scope = Scope { container, partition_key: None, mode: PermissionMode::All };
     let permit = Permit::for_test(subject, None, UPSERT, scope);
-    ResourceToken::for_test("type=resource&ver=1&sig=abc;payload;", TokenScope::for_test(&permit))
+    Warrant::for_test(&permit, Enforcer::Cosmos)
 }
 
 fn upstream_with(endpoint: &Url, largest_answer: usize, attempt_timeout: Duration) -> Upstream {
     let clock = Clock::Manual(ManualClock::new(Timestamp::from_secs(1_795_375_762)));
-    let config = Config { endpoint: endpoint.clone(), largest_answer, attempt_timeout };
+    let config = Config { endpoint: endpoint.clone(), largest_answer, attempt_timeout, continuation_key: None };
     Upstream::new(config, Transport::new(None).unwrap(), clock)
 }
 
@@ -51,7 +48,7 @@ fn errand(action: Action) -> Errand<'static> {
 }
 
 async fn forward(server: &Scripted, action: Action) -> Result<UpstreamAnswer, UpstreamError> {
-    upstream(server).forward(&errand(action), &token(), || true).await
+    upstream(server).forward(&errand(action), &warrant(), || true).await
 }
 
 fn reply(status: u16) -> Reply {
@@ -85,7 +82,7 @@ async fn the_token_is_the_only_credential_that_leaves() {
     let mut errand = errand(UPSERT);
     errand.headers = RequestHeaders::allow(&downstream, RangeAddressing::Drop);
     errand.headers.set_partition_key(&"[\"t1\"]".parse().unwrap());
-    let answer = upstream(&server).forward(&errand, &token(), || true).await.unwrap();
+    let answer = upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
 
     let seen = &server.seen()[0];
     let mut sent: Vec<(&str, &str)> =
@@ -122,7 +119,7 @@ async fn the_callers_api_version_is_kept() {
     downstream.insert("x-ms-version", "2018-12-31".parse().unwrap());
     let headers = RequestHeaders::allow(&downstream, RangeAddressing::Drop);
     let errand = Errand { headers, ..errand(READ) };
-    upstream(&server).forward(&errand, &token(), || true).await.unwrap();
+    upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
     assert_eq!(server.seen()[0].headers["x-ms-version"], "2018-12-31");
 }
 
@@ -208,7 +205,7 @@ async fn doubt_outlasts_what_comes_after_it() {
     let error = forward(&server, UPSERT).await.unwrap_err();
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
     let server = Scripted::start(script).await;
-    let error = upstream(&server).forward(&errand(UPSERT), &token(), || false).await.unwrap_err();
+    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), || false).await.unwrap_err();
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "not only withdrawn: {error}");
 }
 
@@ -217,11 +214,11 @@ async fn repeats_are_paid_for_from_a_budget() {
     let server = Scripted::start(|_| reply(503)).await;
     let upstream = upstream(&server);
     while upstream.budget.pay() {}
-    assert_eq!(upstream.forward(&errand(READ), &token(), || true).await.unwrap().attempts, 1);
+    assert_eq!(upstream.forward(&errand(READ), &warrant(), || true).await.unwrap().attempts, 1);
     let server = Scripted::start(|_| reply(429).header("x-ms-retry-after-ms", "1")).await;
     let upstream = upstream_with(server.url(), 1_000, Duration::from_secs(5));
     while upstream.budget.pay() {}
-    let answer = upstream.forward(&errand(READ), &token(), || true).await.unwrap();
+    let answer = upstream.forward(&errand(READ), &warrant(), || true).await.unwrap();
     assert_eq!(answer.attempts, 10, "the service itself says when");
 }
 
@@ -270,7 +267,7 @@ async fn what_was_never_sent_is_tried_again_and_then_unavailable() {
     let url = Url::parse(&format!("http://{}/", closed.local_addr().unwrap())).unwrap();
     drop(closed);
     let upstream = upstream_with(&url, 1_000, Duration::from_secs(5));
-    let error = upstream.forward(&errand(UPSERT), &token(), || true).await.unwrap_err();
+    let error = upstream.forward(&errand(UPSERT), &warrant(), || true).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Unavailable { attempts: 4, .. }), "{error}");
 }
 
@@ -280,14 +277,14 @@ async fn silence_is_a_timeout_for_a_read_and_doubt_for_a_write() {
     let upstream = upstream(&server);
     let began = Instant::now();
     let soon = |action| Errand { deadline: Instant::now() + Duration::from_millis(150), ..errand(action) };
-    let error = upstream.forward(&soon(READ), &token(), || true).await.unwrap_err();
+    let error = upstream.forward(&soon(READ), &warrant(), || true).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout { attempts: 1 }), "{error}");
-    let error = upstream.forward(&soon(UPSERT), &token(), || true).await.unwrap_err();
+    let error = upstream.forward(&soon(UPSERT), &warrant(), || true).await.unwrap_err();
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(2));
 
     let past = Errand { deadline: Instant::now(), ..errand(UPSERT) };
-    let error = upstream.forward(&past, &token(), || true).await.unwrap_err();
+    let error = upstream.forward(&past, &warrant(), || true).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout { attempts: 0 }), "{error}");
 }
 
@@ -299,14 +296,14 @@ async fn a_slow_attempt_leaves_time_for_another_read() {
     });
     let server = server.await;
     let upstream = upstream_with(server.url(), 1_000, Duration::from_millis(100));
-    assert_eq!(upstream.forward(&errand(READ), &token(), || true).await.unwrap().attempts, 2);
+    assert_eq!(upstream.forward(&errand(READ), &warrant(), || true).await.unwrap().attempts, 2);
 }
 
 #[tokio::test]
 async fn a_wait_that_would_pass_the_deadline_is_not_begun() {
     let server = Scripted::start(|_| reply(429).header("x-ms-retry-after-ms", "10000")).await;
     let errand = Errand { deadline: Instant::now() + Duration::from_secs(5), ..errand(UPSERT) };
-    let answer = upstream(&server).forward(&errand, &token(), || true).await.unwrap();
+    let answer = upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.attempts), (429, 1));
     assert_eq!(answer.retry_after(), Some(Duration::from_secs(10)));
     assert!(answer.latency < Duration::from_secs(1));
@@ -317,7 +314,7 @@ async fn leave_is_asked_for_before_every_further_attempt() {
     let server = Scripted::start(|_| reply(503)).await;
     let asked = AtomicU32::new(0);
     let once = || asked.fetch_add(1, Ordering::Relaxed) == 0;
-    let error = upstream(&server).forward(&errand(UPSERT), &token(), once).await.unwrap_err();
+    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), once).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Withdrawn { attempts: 2 }), "{error}");
     assert_eq!((asked.into_inner(), server.seen().len()), (2, 2));
 }
@@ -342,11 +339,11 @@ async fn a_path_cannot_name_another_host() {
     let server = Scripted::start(|_| reply(200)).await;
     for path in ["@elsewhere.example/", ".elsewhere.example/", "http://elsewhere.example/", "/a b"] {
         let errand = Errand { path: path.into(), ..errand(READ) };
-        let error = upstream(&server).forward(&errand, &token(), || true).await.unwrap_err();
+        let error = upstream(&server).forward(&errand, &warrant(), || true).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Unsendable(_)), "{error}");
     }
     let errand = Errand { path: "//elsewhere.example/".into(), ..errand(READ) };
-    upstream(&server).forward(&errand, &token(), || true).await.unwrap();
+    upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
     assert_eq!(server.lines(), ["GET //elsewhere.example/"]);
 }
 
