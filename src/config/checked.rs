@@ -519,6 +519,41 @@ audit: { directory: audit }
     }
 
     #[test]
+    fn each_entra_identity_is_checked() {
+        let directory = tempfile::tempdir().unwrap();
+        let key = "credential: { kind: resource_token, lifetime: 1h, account_key: { kind: file, path: key } }";
+        let written = |identity: &str| format!("credential: {{ kind: entra, identity: {{ {identity} }} }}");
+        let app = "tenant_id: t.example, client_id: c";
+        for good in [
+            "kind: managed_identity".to_owned(),
+            format!("kind: workload_identity, {app}, token_file: key"),
+            format!("kind: client_secret, {app}, secret: {{ kind: file, path: key }}"),
+            format!("kind: client_certificate, {app}, file: key"),
+            format!("kind: federated, {app}, assertion: {{ kind: aws_web_identity }}"),
+            format!("kind: federated, {app}, assertion: {{ kind: workflow_token }}"),
+        ] {
+            assert_eq!(findings(directory.path(), &[(key, &written(&good))]), [""; 0], "{good}");
+        }
+        for (bad, message) in [
+            (format!("kind: client_secret, {app}, secret: {{ kind: file, path: nowhere }}"), "cannot read"),
+            (format!("kind: client_secret, {app}, secret: {{ kind: env, variable: NOWHERE }}"), "NOWHERE"),
+            ("kind: client_certificate, tenant_id: a/b, client_id: c, file: key".into(), "`a/b` is no tenant"),
+            (format!("kind: federated, {app}, assertion: {{ kind: file, path: nowhere }}"), "cannot read"),
+            ("kind: workload_identity".into(), "AZURE_TENANT_ID"),
+        ] {
+            let findings = findings(directory.path(), &[(key, &written(&bad))]);
+            let expected = findings.iter().any(|f| f.starts_with("11:") && f.contains(message));
+            assert!(expected, "{bad}: {message} is not among {findings:?}");
+        }
+        let plain = "credential: { kind: entra, authority: http://login.example, scope: a, identity: { kind: managed_identity } }";
+        assert_eq!(findings(directory.path(), &[(key, plain)]).len(), 2, "authority and scope");
+        let state = "audit: { directory: audit }\nstate: { kind: cosmos, database: a, container: b }";
+        let own = written(&format!("kind: federated, {app}, assertion: {{ kind: workflow_token }}"));
+        let findings = findings(directory.path(), &[(key, &own), ("audit: { directory: audit }", state)]);
+        assert!(findings.iter().any(|f| f.contains("no Entra identity of its own")), "{findings:?}");
+    }
+
+    #[test]
     fn all_mistakes_are_told_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let changes = [("https://idp.example", "nowhere"), ("directory: policies", "directory: nowhere"), ("1h", "1s")];

@@ -6,6 +6,7 @@ use crate::rig::{Account, Rig};
 
 #[path = "../answers.rs"]
 mod answers;
+mod enforcement;
 #[path = "../limits.rs"]
 mod limits;
 #[path = "../log.rs"]
@@ -25,8 +26,4 @@ async fn start() -> Rig {
 
 async fn with(change: impl FnOnce(&mut Raw)) -> Rig {
     Rig::on(Account::Entra, change).await
-}
-
-async fn unready(change: impl FnOnce(&mut Raw)) -> Rig {
-    Rig::unready_on(Account::Entra, change).await
 }
