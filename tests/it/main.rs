@@ -9,6 +9,7 @@
     clippy::indexing_slicing,
     reason = "a test may panic: that is how it fails"
 )]
+#![allow(clippy::duplicate_mod, reason = "the suite runs before two kinds of account: see `entra`")]
 
 mod admin;
 mod anchors;
