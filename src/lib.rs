@@ -12,6 +12,8 @@
 //! makes a `Permit`, [`exchange`] wants both before it gives a `ResourceToken`, and [`upstream`] wants that. A request
 //! that skipped a check does not compile.
 //!
+//! Beside them stands [`asl`], which checks the definitions of the workflows before any request is made.
+//!
 //! Below the rooms stand the vocabulary ([`access`]), the [`clock`], the [`diagnostic`]s people read, and the
 //! [`transport`] that every outgoing connection uses. `ARCHITECTURE.md` has the layering; a test keeps it.
 // The future of a walk nests deeper than the usual 128 types: every room's is wrapped in the room's span.
@@ -44,6 +46,8 @@ pub mod audit;
 pub mod config;
 
 pub mod telemetry;
+
+pub mod asl;
 
 pub mod access;
 pub mod clock;

@@ -40,6 +40,7 @@ mod template;
 mod warn;
 mod watch;
 mod who_can;
+mod workloads;
 
 #[cfg(test)]
 mod findings;
@@ -64,6 +65,7 @@ pub use mutate::{MutationReport, Survivor, mutate};
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};
 pub use watch::Watch;
 pub use who_can::{Holder, who_can};
+pub use workloads::{Held, Verdict, Wish, Workload, workloads};
 
 use crate::access::IssuerName;
 

@@ -57,11 +57,15 @@ pub(super) struct Selector {
 
 impl Selector {
     pub(super) fn test(&self, issuer: &IssuerName, claims: &Claims, context: &ExecutionContext) -> Match {
+        self.test_claims(issuer, claims).and(self.context.test(context))
+    }
+
+    /// The same, whatever the context.
+    pub(super) fn test_claims(&self, issuer: &IssuerName, claims: &Claims) -> Match {
         if *issuer != self.issuer {
             return Match::No;
         }
-        let claimed = self.claims.iter().fold(Match::Yes, |so_far, test| so_far.and(test.test(claims)));
-        claimed.and(self.context.test(context))
+        self.claims.iter().fold(Match::Yes, |so_far, test| so_far.and(test.test(claims)))
     }
 
     /// The claims as they were written.

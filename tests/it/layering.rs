@@ -17,6 +17,7 @@ const LAYERS: &[&[&str]] = &[
     &["server"],
     &["gateway"],
     &["telemetry"],
+    &["asl"],
     &["answer"],
     ROOMS,
     &["context", "question"],

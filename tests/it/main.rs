@@ -14,6 +14,7 @@
 mod admin;
 mod anchors;
 mod answers;
+mod asl;
 mod commands;
 mod conditions;
 mod documents;

@@ -1,6 +1,7 @@
 //! The `stepgate` command: one module per subcommand, exit codes in one place.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command line program prints")]
 
+mod asl;
 mod audit;
 mod check;
 mod config;
@@ -48,6 +49,9 @@ enum Command {
     /// Test, explain and compare policies
     #[command(subcommand, after_help = "Example:\n  stepgate policy test policies")]
     Policy(policy::Command),
+    /// Check state machine definitions, and make policies and states for them
+    #[command(subcommand, after_help = "Example:\n  stepgate asl lint fulfil.asl.json --policies policies")]
+    Asl(asl::Command),
     /// Print the schema of the configuration
     #[command(after_help = "Example:\n  stepgate config schema")]
     Config(config::Args),
@@ -80,6 +84,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Policy(command) => policy::run(command),
+        Command::Asl(command) => asl::run(&command),
         Command::Config(args) => config::run(&args),
         Command::Audit(args) => audit::run(args),
         Command::Completions { shell } => {
