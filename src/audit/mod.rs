@@ -56,6 +56,8 @@ mod writer;
 #[cfg(test)]
 mod keeping_tests;
 #[cfg(test)]
+mod mutation_tests;
+#[cfg(test)]
 mod prove_tests;
 #[cfg(test)]
 mod reading_tests;

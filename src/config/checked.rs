@@ -390,6 +390,9 @@ impl Check<'_> {
         if let Some(interval) = audit.checkpoint_interval {
             config.checkpoint_interval = interval;
         }
+        if let Some(records) = audit.checkpoint_records {
+            config.checkpoint_records = records.max(1);
+        }
         if let Some(size) = audit.segment_size {
             config.segment_bytes = size.as_u64();
         }

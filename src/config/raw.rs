@@ -327,6 +327,8 @@ pub struct Audit {
     #[serde(default, with = "humantime_serde")]
     #[schemars(with = "Option<String>")]
     pub checkpoint_interval: Option<Duration>,
+    /// How many records may be written before a checkpoint is signed all the same (default 10000).
+    pub checkpoint_records: Option<u64>,
     /// When a segment is full and the next one begins (default 64MiB).
     #[schemars(with = "Option<String>")]
     pub segment_size: Option<ByteSize>,

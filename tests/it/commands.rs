@@ -259,6 +259,9 @@ async fn an_audit_log_that_was_changed_does_not_verify() {
     assert_eq!(check(lie.as_bytes()).0, Some(5));
     assert_eq!(run(&["audit", "verify", dir, "--anchor", dir]).status.code(), Some(0));
 
+    let notes = fs::read_dir(log.join("readings")).unwrap().count();
+    assert_eq!(notes, 3, "trace, tail and prove have left a note each, verify and check none");
+
     let segment = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path());
     let segment = segment.into_iter().find(|file| file.extension().is_some_and(|ending| ending == "jsonl")).unwrap();
     let text = fs::read_to_string(&segment).unwrap();
@@ -266,6 +269,45 @@ async fn an_audit_log_that_was_changed_does_not_verify() {
     let (code, report) = verify();
     assert_eq!((code, &report["ok"]), (Some(5), &Value::Bool(false)));
     assert_eq!((&report["first_bad"]["line"], &report["first_bad"]["sequence"]), (&2.into(), &2.into()));
+}
+
+#[tokio::test]
+async fn a_log_is_exported_and_that_is_in_the_log_too() {
+    let rig = Rig::start().await;
+    let item = "/dbs/shop/colls/orders/docs/o-1001";
+    rig.task("fulfilment", "GET", item).send().await.expect(200);
+    let log = rig.log();
+    let export = |arguments: &[&str]| {
+        let output = run(&[&["audit", "export", log.to_str().unwrap()], arguments].concat());
+        (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, plain, told) = export(&["--since", "1h", "--compress", "none"]);
+    assert!(code == Some(0) && told.contains(" records from "), "{told}");
+    // The note of this very export may be in it already.
+    let plain = String::from_utf8(plain).unwrap();
+    assert!(plain.contains("items/read"), "{plain}");
+    assert!(fs::read_dir(&log).unwrap().any(|file| {
+        let file = file.unwrap().path();
+        file.extension().is_some_and(|ending| ending == "jsonl")
+            && fs::read_to_string(file).unwrap().starts_with(&plain)
+    }));
+
+    let file = rig.file("export.jsonl.gz");
+    let (code, nothing, _) = export(&["--since", "1h", "--output", file.to_str().unwrap()]);
+    assert_eq!((code, nothing.len()), (Some(0), 0));
+    let mut unpacked = String::new();
+    flate2::read::GzDecoder::new(fs::File::open(file).unwrap()).read_to_string(&mut unpacked).unwrap();
+    assert!(unpacked.starts_with(&plain), "{unpacked}");
+    assert_eq!(export(&["--since", "2020-01-01T00:00:00Z", "--until", "2021-01-01T00:00:00Z"]).0, Some(0));
+    let (code, _, told) = export(&["--since", "yesterday"]);
+    assert!(code == Some(2) && told.contains("24h or 7d"), "{told}");
+
+    let readings = crate::rig::soon(async || {
+        let readings = rig.records().into_iter().filter_map(|record| record.entry.reading);
+        Some(readings.collect::<Vec<_>>()).filter(|readings| readings.len() == 3)
+    })
+    .await;
+    assert!(readings.iter().all(|reading| reading.command == "export"), "{readings:?}");
 }
 
 /// A running `stepgate`, ended when it is dropped.

@@ -40,7 +40,8 @@ class Front(BaseHTTPRequestHandler):
             return
         headers = {name: value for name, value in self.headers.items() if name.lower() != "host"}
         answer = requests.put(f"https://s3.{REGION}.amazonaws.com{self.path}", data=body, headers=headers, timeout=30)
-        if not answer.ok:
+        # A start sends where the log stands, which may be there already.
+        if not answer.ok and answer.status_code != 412:
             Front.wrong.append(f"moto answers {answer.status_code}: {answer.text}")
         self.reply(answer.status_code, answer.content)
 
@@ -143,10 +144,10 @@ class S3:
     def locked(self) -> None:
         """As the bucket says it."""
         for key in self.keys():
-            retention = self.bucket.get_object_retention(Bucket=BUCKET, Key=key)["Retention"]
-            expect(retention["Mode"], "COMPLIANCE", f"mode of {key}")
-            until = retention["RetainUntilDate"]
-            until = until if isinstance(until, datetime) else datetime.fromisoformat(until)
+            # moto 5.2.5 answers 500 to GetObjectRetention; the head of the object has it too.
+            head = self.bucket.head_object(Bucket=BUCKET, Key=key)
+            expect(head["ObjectLockMode"], "COMPLIANCE", f"mode of {key}")
+            until = head["ObjectLockRetainUntilDate"]
             expect_that(until > self.started + timedelta(days=29), f"{key} is kept until {until}")
 
     def held(self) -> None:

@@ -198,7 +198,18 @@ enum Sink {
 impl Anchors {
     /// The anchors of these places. None by `Anchors::default()`.
     pub fn new(configs: Vec<AnchorConfig>, means: &Means, clock: &Clock) -> Self {
-        Self(configs.into_iter().map(|config| Anchor::new(config, means, clock.clone())).collect())
+        let mut anchors: Vec<Anchor> = Vec::with_capacity(configs.len());
+        for config in configs {
+            let anchor = Anchor::new(config, means, clock.clone());
+            let name = anchor.status().name;
+            let namesakes = anchors.iter().filter(|other| other.status().name.starts_with(&name)).count();
+            if namesakes > 0 {
+                // Metrics and people tell them apart by their place in the configuration.
+                anchor.queue().status.name = format!("{name} ({})", namesakes + 1);
+            }
+            anchors.push(anchor);
+        }
+        Self(anchors)
     }
 
     pub(super) fn is_empty(&self) -> bool {

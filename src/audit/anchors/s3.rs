@@ -23,7 +23,7 @@ use url::Url;
 
 use super::{AnchorError, Checkpoint, PATIENCE, webhook::accepted};
 use crate::{
-    clock::Clock,
+    clock::{Clock, Timestamp},
     transport::{Transport, percent_encode},
 };
 
@@ -93,7 +93,9 @@ impl S3Anchor {
         ];
         if let Some(retain) = self.retain {
             headers.push(("x-amz-object-lock-mode", "COMPLIANCE".to_owned()));
-            headers.push(("x-amz-object-lock-retain-until-date", checkpoint.signed.plus(retain).rfc3339()));
+            // In whole seconds, as the SDKs write it.
+            let until = Timestamp::from_secs(checkpoint.signed.plus(retain).as_millis() / 1000).rfc3339();
+            headers.push(("x-amz-object-lock-retain-until-date", until.replace(".000Z", "Z")));
         }
         let unmade = || AnchorError::Request(self.bucket.clone());
         let mut settings = SigningSettings::default();
