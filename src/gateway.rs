@@ -321,6 +321,9 @@ impl Gateway {
         let span = trace::errand(permitted.question.action, &permitted.question.container);
         let forwarded = self.rooms.upstream.forward(errand, warrant, may_retry).instrument(span.clone()).await;
         trace::returned(&span, &forwarded);
+        if let Ok(answer) = &forwarded {
+            self.rooms.exchange.note_refusal(answer.status.as_u16(), answer.substatus);
+        }
         permitted
             .admission
             .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());

@@ -244,7 +244,7 @@ impl Check<'_> {
                 Credential { exchange: self.resource_token(credential, endpoint), continuation_key: None }
             }
             raw::Credential::Entra { identity, authority, scope, continuation_key } => Credential {
-                exchange: self.entra(identity, authority.as_deref(), scope.as_deref()),
+                exchange: self.entra(identity, authority.as_deref(), scope.as_deref(), endpoint),
                 continuation_key: continuation_key.as_ref().and_then(|file| {
                     self.long_secret("cosmos/credential/continuation_key", file, LEAST_CONTINUATION_KEY)
                 }),

@@ -2,6 +2,8 @@
 
 use std::{fs, path::PathBuf};
 
+use url::Url;
+
 use super::{
     checked::Check,
     raw::{self, Raw},
@@ -23,6 +25,7 @@ impl Check<'_> {
         identity: &raw::EntraIdentity,
         authority: Option<&str>,
         scope: Option<&str>,
+        endpoint: Option<Url>,
     ) -> Option<exchange::Config> {
         let authority = self.endpoint("cosmos/credential/authority", authority.unwrap_or(AUTHORITY));
         let scope = scope.unwrap_or(SCOPE);
@@ -31,7 +34,12 @@ impl Check<'_> {
             self.refuse("cosmos/credential/scope", format!("`{scope}` is no scope of an application"), mend);
         }
         let identity = self.entra_identity(identity)?;
-        Some(exchange::Config::Entra(EntraConfig { authority: authority?, scope: scope.to_owned(), identity }))
+        Some(exchange::Config::Entra(EntraConfig {
+            endpoint: endpoint?,
+            authority: authority?,
+            scope: scope.to_owned(),
+            identity,
+        }))
     }
 
     /// A list of revocations in Cosmos needs an identity of the gateway's own.

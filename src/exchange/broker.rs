@@ -207,6 +207,11 @@ impl Broker {
         self.mint.mint_unless(&scope, activity, quick_remints, None, is_newer).await
     }
 
+    /// The account key in use.
+    pub(super) async fn account_key(&self) -> Result<Arc<AccountKey>, KeyError> {
+        self.mint.client.account.keyring.current().await
+    }
+
     /// Reads the account key's source now, and looks whether tokens can be minted. What cannot be read leaves the key in use.
     pub async fn reload(&self) -> Result<(), KeyError> {
         let read = self.mint.client.account.keyring.reload().await;

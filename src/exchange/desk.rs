@@ -2,14 +2,20 @@
 
 use std::future::ready;
 
+use bytes::Bytes;
 use futures_util::{FutureExt as _, TryFutureExt as _};
+use http::{HeaderValue, Method, Response};
 
 use super::{
-    Broker, BrokerConfig, BrokerStatus, EntraConfig, EntraStatus, ExchangeError, KeyError, Warrant, broker::scope_of,
-    entra::Entra, warrant::Credential,
+    AccountError, AccountStatus, Broker, BrokerConfig, BrokerStatus, ContainerFacts, EntraConfig, EntraStatus,
+    ExchangeError, KeyError, ToSign, Warrant,
+    account::{self, Account},
+    broker::scope_of,
+    entra::Entra,
+    warrant::Credential,
 };
 use crate::{
-    access::Enforcer,
+    access::{ContainerName, Enforcer},
     clock::Clock,
     identity::VerifiedSubject,
     policy::Permit,
@@ -37,7 +43,10 @@ pub enum ExchangeStatus {
 
 /// The one maker of a [`Warrant`].
 #[derive(Debug)]
-pub struct Exchange(Means);
+pub struct Exchange {
+    means: Means,
+    account: Account,
+}
 
 #[derive(Debug)]
 enum Means {
@@ -48,10 +57,16 @@ enum Means {
 impl Exchange {
     /// An exchange that has read and sent nothing yet.
     pub fn new(config: Config, transport: Transport, clock: Clock) -> Self {
-        Self(match config {
+        let endpoint = match &config {
+            Config::ResourceToken(config) => config.endpoint.clone(),
+            Config::Entra(config) => config.endpoint.clone(),
+        };
+        let account = Account::new(endpoint, transport.clone(), clock.clone());
+        let means = match config {
             Config::ResourceToken(config) => Means::ResourceTokens(Broker::new(config, transport, clock)),
             Config::Entra(config) => Means::Entra(Entra::new(config, transport, clock)),
-        })
+        };
+        Self { means, account }
     }
 
     /// The warrant for what `permit` allows. `presented` is the token that proved the subject, where
@@ -65,7 +80,7 @@ impl Exchange {
         activity: &str,
     ) -> Result<Warrant, ExchangeError> {
         let scope = scope_of(subject, permit)?;
-        let credential = match &self.0 {
+        let credential = match &self.means {
             Means::ResourceTokens(broker) => {
                 Credential::ResourceToken(broker.exchange(subject, permit, activity).await?)
             }
@@ -87,7 +102,7 @@ impl Exchange {
         if scope != stale.scope || *subject.subject() != stale.subject {
             return Err(ExchangeError::Mismatch);
         }
-        let credential = match (&self.0, &stale.credential) {
+        let credential = match (&self.means, &stale.credential) {
             (Means::ResourceTokens(broker), Credential::ResourceToken(stale)) => {
                 Credential::ResourceToken(broker.remint(subject, permit, stale, activity).await?)
             }
@@ -99,15 +114,92 @@ impl Exchange {
 
     /// Whether each workflow's own token must come along, since Entra takes it for the assertion.
     pub fn wants_workflow_token(&self) -> bool {
-        match &self.0 {
+        match &self.means {
             Means::ResourceTokens(_) => false,
             Means::Entra(entra) => entra.is_per_workflow(),
         }
     }
 
+    /// Asks the account whether it takes the gateway's credential, and notes what it says. Accounts that take Entra tokens are
+    /// asked for a container too, where one is given: their own document needs no role.
+    pub async fn look(&self, container: Option<&ContainerName>) -> Result<(), AccountError> {
+        let container = container.filter(|_| self.enforcer() == Enforcer::Stepgate);
+        let looked = match self.account_document().await {
+            Ok(()) => match container {
+                // That a container is not there says nothing of the credential.
+                Some(container) => match self.container(container).await {
+                    Ok(_) | Err(AccountError::NotFound(_)) => Ok(()),
+                    Err(error) => Err(error),
+                },
+                None => Ok(()),
+            },
+            Err(error) => Err(error),
+        };
+        self.account.note(looked.as_ref().err().cloned());
+        looked
+    }
+
+    async fn account_document(&self) -> Result<(), AccountError> {
+        let asked = self.ask(None).await;
+        // A key that was rotated a moment ago is read anew before anybody is told that it is refused.
+        if matches!(asked, Err(AccountError::KeyRefused { .. })) && self.reload().await.is_ok() {
+            return self.ask(None).await.map(drop);
+        }
+        asked.map(drop)
+    }
+
+    /// What matters of a container, if it is there.
+    pub async fn container(&self, container: &ContainerName) -> Result<ContainerFacts, AccountError> {
+        account::facts(&self.ask(Some(container)).await?)
+    }
+
+    async fn ask(&self, container: Option<&ContainerName>) -> Result<Response<Bytes>, AccountError> {
+        let date = self.account.date();
+        let authorization = self.own_authorization(container, &date).await.map_err(AccountError::Credential)?;
+        let answer = self.account.ask(container, authorization, &date).await?;
+        account::judge(self.enforcer(), container, &answer).map(|()| answer)
+    }
+
+    async fn own_authorization(
+        &self,
+        container: Option<&ContainerName>,
+        date: &str,
+    ) -> Result<HeaderValue, ExchangeError> {
+        match &self.means {
+            Means::ResourceTokens(broker) => {
+                let key = broker.account_key().await?;
+                let (resource_type, link) = match container {
+                    Some(container) => ("colls", container.link()),
+                    None => ("", String::new()),
+                };
+                Ok(ToSign { method: &Method::GET, resource_type, link: &link, date }.authorization(&key))
+            }
+            Means::Entra(entra) => Ok(entra.own().await?.authorization.clone()),
+        }
+    }
+
+    /// Notes an answer to a request, where it refuses the gateway and not the request. A resource token that is refused with 403
+    /// may merely have ended.
+    pub fn note_refusal(&self, status: u16, substatus: Option<u32>) {
+        let substatus = substatus.unwrap_or_default();
+        if self.enforcer() == Enforcer::Cosmos
+            && !matches!((status, substatus), (401, 5202 | 5203) | (403, 5300..=5307))
+        {
+            return;
+        }
+        if let Some(error) = AccountError::of_refusal(self.enforcer(), status, substatus) {
+            self.account.note(Some(error));
+        }
+    }
+
+    /// What the account said last; `None` before it was asked.
+    pub fn account(&self) -> Option<AccountStatus> {
+        self.account.status()
+    }
+
     /// Who holds requests to their scope.
     pub fn enforcer(&self) -> Enforcer {
-        match &self.0 {
+        match &self.means {
             Means::ResourceTokens(_) => Enforcer::Cosmos,
             Means::Entra(_) => Enforcer::Stepgate,
         }
@@ -115,7 +207,7 @@ impl Exchange {
 
     /// The broker, where resource tokens are minted.
     pub fn broker(&self) -> Option<&Broker> {
-        match &self.0 {
+        match &self.means {
             Means::ResourceTokens(broker) => Some(broker),
             Means::Entra(_) => None,
         }
@@ -123,7 +215,7 @@ impl Exchange {
 
     /// Reads what opens the account for the gateway's own documents.
     pub fn account_key_reader(&self) -> AccountKeyReader {
-        match &self.0 {
+        match &self.means {
             Means::ResourceTokens(broker) => {
                 let read = broker.account_key_reader();
                 AccountKeyReader::new(move |refused| read(refused).map_ok(AccountCredential::Key).boxed())
@@ -152,7 +244,7 @@ impl Exchange {
 
     /// How it stands.
     pub async fn status(&self) -> ExchangeStatus {
-        match &self.0 {
+        match &self.means {
             Means::ResourceTokens(broker) => ExchangeStatus::ResourceToken(broker.status().await),
             Means::Entra(entra) => ExchangeStatus::Entra(entra.status().await),
         }

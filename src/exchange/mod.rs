@@ -19,6 +19,7 @@
 //! (moka computes one entry once), not by a lock of ours. An old token stays in use until the new one is there; a failure
 //! is remembered for a moment, so that a crowd behind a closed door does not knock one by one.
 
+mod account;
 mod account_key;
 mod broker;
 mod budget;
@@ -38,6 +39,7 @@ mod token;
 mod warrant;
 mod watch;
 
+pub use account::{AccountError, AccountStatus, ContainerFacts};
 pub use account_key::{AccountKey, KeyError, KeySource, NotAKey, Position};
 pub use broker::{Broker, BrokerStatus, Config as BrokerConfig, MintTrouble};
 pub use budget::BudgetStatus;

@@ -267,6 +267,15 @@ impl PolicySet {
         &self.denies
     }
 
+    /// The containers that grants name without a glob, each with how many levels of its partition key the grant fixes, and the
+    /// clause.
+    pub fn named_containers(&self) -> impl Iterator<Item = (ContainerName, usize, &Clause)> {
+        self.grants.iter().filter_map(|grant| {
+            let levels = grant.partition.as_ref().map_or(0, KeyTemplate::len);
+            Some((grant.container.exact()?, levels, &grant.clause))
+        })
+    }
+
     /// Every claim that some clause asks for.
     pub(super) fn claim_names(&self) -> HashSet<Arc<str>> {
         let holders = self.entitlements.iter().map(|entitlement| &*entitlement.holder);

@@ -53,7 +53,7 @@ impl Dependency {
 
 impl Desk {
     pub(super) async fn dependencies(&self) -> Vec<Dependency> {
-        let mut all = vec![self.audit(), self.policy(), self.credential().await, self.revocations()];
+        let mut all = vec![self.audit(), self.policy(), self.credential().await, self.account(), self.revocations()];
         all.extend(self.anchors());
         all.extend(self.issuers());
         all
@@ -102,6 +102,18 @@ impl Desk {
             condition: if trouble.is_some() { Condition::Degraded } else { Condition::Ok },
             since: trouble.as_ref().map(|(at, _)| at.rfc3339()),
             error: trouble.map(|(_, error)| error),
+        }
+    }
+
+    /// What the account allows. It was asked on its own account, so this is known before the first request.
+    fn account(&self) -> Dependency {
+        let heard = self.gateway.rooms.exchange.account();
+        let error = heard.as_ref().and_then(|heard| heard.error.as_ref());
+        Dependency {
+            name: "account".into(),
+            condition: if error.is_some() { Condition::Degraded } else { Condition::Ok },
+            since: heard.as_ref().map(|heard| heard.at.rfc3339()),
+            error: error.map(ToString::to_string),
         }
     }
 

@@ -5,11 +5,13 @@
 //! until it is told to stop, then stops in this order: no new connections, requests in flight, background tasks, the
 //! audit log, and the admin listener last, so that a drain can be watched.
 
+mod account;
 mod admin;
 mod config;
 mod health;
 mod listen;
 mod metrics;
+mod preflight;
 mod revocation;
 mod routes;
 mod status;
@@ -31,6 +33,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
     config::Config,
+    preflight::{Check, State, preflight},
     tls::{Certificate, TlsError, TlsFiles},
 };
 use crate::{
@@ -237,6 +240,7 @@ impl Server {
             rooms.identity.keep_fresh(),
             rooms.revocations.keep_synced(),
             rooms.exchange.keep_fresh(),
+            self.watch_account(),
             rooms.journal.keep_anchored(),
             desk.watch(WATCH)
         );

@@ -7,7 +7,7 @@ use crate::{
     access::Enforcer,
     audit,
     clock::Timestamp,
-    exchange::{BrokerStatus, ExchangeStatus, Stage},
+    exchange::{AccountStatus, BrokerStatus, ExchangeStatus, Stage},
     identity::IssuerStatus,
     policy::PolicyStatus,
     revocation,
@@ -28,6 +28,7 @@ impl Desk {
             "audit": audit(&rooms.journal.status()),
             "revocations": revocations(&rooms.revocations.status()),
             "credential": credential(&rooms.exchange.status().await),
+            "account": account(rooms.exchange.account().as_ref()),
         })
     }
 }
@@ -90,6 +91,13 @@ fn revocations(status: &revocation::Status) -> Value {
         "unsaved": status.unsaved,
         "synced": status.synced.map(Timestamp::rfc3339),
         "error": status.trouble.as_ref().map(|(_, error)| error.to_string()),
+    })
+}
+
+fn account(status: Option<&AccountStatus>) -> Value {
+    json!({
+        "asked": status.map(|status| status.at.rfc3339()),
+        "error": status.and_then(|status| status.error.as_ref()).map(ToString::to_string),
     })
 }
 

@@ -74,7 +74,7 @@ async fn the_order_of_refusals_is_fixed() {
     let answer = rig.task("ledger", "POST", DOCS).body("{").send().await.refused(400, "request.malformed");
     assert!(answer.json()["detail"].as_str().unwrap().contains("body"), "{}", answer.text());
     rig.task("ledger", "POST", DOCS).json(&json!({"id": "a"})).send().await.refused(403, "policy.denied");
-    assert!(rig.cosmos().recorded().is_empty());
+    assert!(rig.asked_for_callers().is_empty());
 }
 
 #[tokio::test]

@@ -24,7 +24,8 @@ async fn data_travels_under_resource_tokens_and_the_key_only_mints() {
     rig.sdk("fulfilment", "GET", "/dbs/shop/colls/orders").send().await.expect(200);
     rig.sdk("fulfilment", "GET", "/dbs/shop/colls/orders/pkranges").send().await.expect(200);
 
-    let recorded = rig.cosmos().recorded();
+    // What the account allows is asked with the key too, and reads no data.
+    let recorded: Vec<_> = rig.cosmos().recorded().into_iter().filter(|request| request.path != "/").collect();
     for request in &recorded {
         let expected = match request.resource_type.as_str() {
             "users" | "permissions" => Authorization::Master,

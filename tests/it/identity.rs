@@ -85,7 +85,7 @@ async fn a_bad_token_is_refused_in_each_place() {
             assert_eq!(sdk.error(), (401, expected.1.to_owned()), "a token {what}, {carrier:?}");
         }
     }
-    assert!(rig.cosmos().recorded().is_empty());
+    assert!(rig.asked_for_callers().is_empty());
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ mod encryption;
 mod entra;
 mod exchange;
 mod golden;
+mod honesty;
 mod identity;
 mod keys;
 mod layering;

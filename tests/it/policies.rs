@@ -38,7 +38,7 @@ async fn what_nobody_granted_is_denied_and_never_sent() {
     }
     let sdk = rig.sdk("fulfilment", "GET", ITEM).partition("t2").send().await.refused(403, "policy.denied");
     assert_eq!(sdk.header("x-ms-substatus"), Some("0"), "or an SDK looks for another region");
-    assert!(rig.cosmos().recorded().is_empty());
+    assert!(rig.asked_for_callers().is_empty());
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ use stepgate::{
         stack::Stack,
     },
     secret::Secret,
-    server::{Server, StartError},
+    server::{Check, Server, StartError},
     transport::Transport,
 };
 use tokio::task::JoinHandle;
@@ -342,6 +342,20 @@ impl Rig {
     /// What Cosmos was asked about items, queries, feeds, batches and procedures.
     pub(crate) fn data_requests(&self) -> Vec<Recorded> {
         self.cosmos().recorded().into_iter().filter(|request| request.operation.is_some()).collect()
+    }
+
+    /// What Cosmos was asked for callers. Of the rest, the gateway asks on its own account what the account allows.
+    pub(crate) fn asked_for_callers(&self) -> Vec<Recorded> {
+        let own = |request: &Recorded| request.method == "GET" && matches!(&*request.resource_type, "" | "colls");
+        self.cosmos().recorded().into_iter().filter(|request| !own(request)).collect()
+    }
+
+    /// What `stepgate preflight` finds with the configuration of this stack.
+    pub(crate) async fn preflight(&self, change: impl FnOnce(&mut Raw)) -> Vec<Check> {
+        let mut written = self.written.clone();
+        change(&mut written.raw);
+        let loaded = config::settle(&written, &[]).unwrap_or_else(|findings| panic!("{findings:?}"));
+        stepgate::server::preflight(loaded.config).await
     }
 
     /// How many resource tokens Cosmos has minted.

@@ -11,6 +11,7 @@ mod demo;
 mod dev;
 mod exit;
 mod policy;
+mod preflight;
 mod serve;
 
 use std::process::ExitCode;
@@ -46,6 +47,8 @@ enum Command {
     Demo(demo::Args),
     /// Check a configuration and its policies: every problem at once
     Check(check::Args),
+    /// Ask everything that a gateway with this configuration would depend on
+    Preflight(preflight::Args),
     /// Test, explain and compare policies
     #[command(subcommand, after_help = "Example:\n  stepgate policy test policies")]
     Policy(policy::Command),
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "dev")]
         Command::Demo(args) => demo::run(&args),
         Command::Check(args) => check::run(&args),
+        Command::Preflight(args) => preflight::run(&args),
         Command::Policy(command) => policy::run(command),
         Command::Asl(command) => asl::run(&command),
         Command::Config(args) => config::run(&args),

@@ -10,6 +10,8 @@ use crate::secret::Secret;
 /// What the Entra side needs to know.
 #[derive(Clone, Debug)]
 pub struct EntraConfig {
+    /// The account, such as `https://account.documents.azure.com/`.
+    pub endpoint: Url,
     /// Where tokens come from, such as `https://login.microsoftonline.com/`.
     pub authority: Url,
     /// What they are for, such as `https://cosmos.azure.com/.default`.

@@ -170,7 +170,6 @@ impl Entra {
         self.desk.fetch_unless(stale.bearer.clone(), presented, is_newer).await
     }
 
-    #[cfg(test)]
     /// The gateway's own token, where it has one: none where each workflow's own token is the assertion.
     pub(super) async fn own(&self) -> Result<Arc<EntraToken>, EntraError> {
         self.desk.fetch_unless(Bearer::Gateway, None, EntraToken::is_usable).await

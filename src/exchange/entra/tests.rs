@@ -41,8 +41,12 @@ fn federated(assertion: AssertionSource) -> EntraIdentity {
 
 fn entra(server: &Scripted, identity: EntraIdentity) -> (Entra, ManualClock) {
     let hand = ManualClock::new(Timestamp::from_secs(1_795_375_762));
-    let config =
-        EntraConfig { authority: server.url().clone(), scope: "https://cosmos.azure.com/.default".into(), identity };
+    let config = EntraConfig {
+        endpoint: server.url().clone(),
+        authority: server.url().clone(),
+        scope: "https://cosmos.azure.com/.default".into(),
+        identity,
+    };
     (Entra::new(config, Transport::new(None).unwrap(), Clock::Manual(hand.clone())), hand)
 }
 
