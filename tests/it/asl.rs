@@ -29,7 +29,7 @@ fn findings_are_told_to_people_programs_and_code_scanning() {
     let home = tempfile::tempdir().unwrap();
     let file = changed(home.path(), "\"x-stepgate-if-match.$\"", "\"If-Match.$\"");
     let text = output(&["asl", "lint", &file], 4);
-    assert!(text.contains("fulfil.asl.json:47:11: error: ") && text.contains("[forbidden-header]"), "{text}");
+    assert!(text.contains("fulfil.asl.json:55:25: error: ") && text.contains("[forbidden-header]"), "{text}");
     assert!(text.contains("1 definitions: 2 errors, 0 warnings"), "{text}");
 
     let json: Value = serde_json::from_str(&output(&["asl", "lint", &file, "--format", "json"], 4)).unwrap();
@@ -44,7 +44,7 @@ fn findings_are_told_to_people_programs_and_code_scanning() {
     let result = &run["results"][1];
     assert_eq!((sarif["version"].as_str(), result["ruleId"].as_str()), (Some("2.1.0"), Some("forbidden-header")));
     let region = &result["locations"][0]["physicalLocation"]["region"];
-    assert_eq!((region["startLine"].as_u64(), region["startColumn"].as_u64()), (Some(47), Some(11)));
+    assert_eq!((region["startLine"].as_u64(), region["startColumn"].as_u64()), (Some(55), Some(25)));
     let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
     assert_eq!(run["tool"]["driver"]["rules"][index]["id"], "forbidden-header");
 }
