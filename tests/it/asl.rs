@@ -64,14 +64,13 @@ fn a_definition_is_clean_wrong_or_not_there() {
 #[test]
 fn what_lies_below_the_configured_address_is_the_gateways() {
     let home = tempfile::tempdir().unwrap();
-    let file =
-        changed(home.path(), "stepgate.example.com/dbs/shop/colls/audit/docs", "data.example.org/gateway/elsewhere");
+    let file = changed(home.path(), "stepgate.example.com/dbs/shop/colls/audit/docs", "data.example.org/elsewhere");
     output(&["asl", "lint", &file], 0);
     let config = fs::read_to_string("config/stepgate.yaml").unwrap();
     let (before, after) = config.split_once("public_url: ").unwrap();
     let (_, after) = after.split_once('\n').unwrap();
     let written = home.path().join("stepgate.yaml");
-    fs::write(&written, format!("{before}public_url: https://data.example.org/gateway\n{after}")).unwrap();
+    fs::write(&written, format!("{before}public_url: https://data.example.org/\n{after}")).unwrap();
     let text = output(&["asl", "lint", &file, "--config", written.to_str().unwrap()], 4);
     assert!(text.contains("[bad-request]"), "{text}");
 }
