@@ -284,7 +284,8 @@ impl Check<'_> {
         match key {
             raw::AccountKey::File { path, field } => {
                 let path = self.base.join(path);
-                if let Err(error) = fs::read(&path) {
+                // Opened and not read: a copy made here would not be wiped.
+                if let Err(error) = fs::File::open(&path) {
                     let message = format!("cannot read the account key in {}: {error}", path.display());
                     self.refuse(AT, message, "make the file readable to the gateway");
                 }

@@ -41,7 +41,7 @@ use crate::{
 const MARGIN: Duration = Duration::from_secs(60);
 /// A token younger than this that came of a refusal and is refused itself is evidence that yet another would not help.
 const REMINT_PAUSE: Duration = Duration::from_secs(5);
-/// How many tokens of a scope may follow one another faster than that: one for a rotated account key, and one to spare.
+/// How many tokens of a scope may follow one another faster than that while the account key stays the same.
 const QUICK_REMINTS: u32 = 2;
 /// How long a failure to mint answers for its scope.
 const FAILURE_HOLDS: Duration = Duration::from_secs(2);
@@ -200,10 +200,11 @@ impl Broker {
         {
             return Ok(token);
         }
-        if age < REMINT_PAUSE && stale.quick_remints >= QUICK_REMINTS {
+        let is_quick = age < REMINT_PAUSE && stale.turns == self.mint.client.account.keyring.turns();
+        if is_quick && stale.quick_remints >= QUICK_REMINTS {
             return Err(ExchangeError::Throttled { retry_after: REMINT_PAUSE - age });
         }
-        let quick_remints = if age < REMINT_PAUSE { stale.quick_remints + 1 } else { 1 };
+        let quick_remints = if is_quick { stale.quick_remints + 1 } else { 1 };
         self.mint.mint_unless(&scope, activity, quick_remints, None, is_newer).await
     }
 
@@ -353,6 +354,8 @@ impl Mint {
             Ok(minted) => {
                 self.trouble.store(None);
                 self.database.store(Some(Arc::new(scope.container().database().to_owned())));
+                // The key was another by then: what was refused before says nothing of this token.
+                let quick_remints = if keyring.turns() == turns { quick_remints } else { 0 };
                 Ok(Arc::new(self.token(scope, id, minted, quick_remints)))
             }
             Err(error) => {
@@ -376,6 +379,7 @@ impl Mint {
             ends: minted.asked_running + lifetime,
             serial: self.mints.fetch_add(1, Ordering::Relaxed) + 1,
             quick_remints,
+            turns: self.client.account.keyring.turns(),
             next_renewal: AtomicU64::new(millis(minted.asked_running + lifetime * 4 / 5)),
         }
     }

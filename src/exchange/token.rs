@@ -25,8 +25,10 @@ pub struct ResourceToken {
     pub(super) ends: Duration,
     /// The broker's own count: tells which of two tokens is newer, even where a clock stands still.
     pub(super) serial: u64,
-    /// How many refusals in quick succession led to this token; 0 when it came of none.
+    /// How many refusals in quick succession led to this token, under one account key; 0 when it came of none.
     pub(super) quick_remints: u32,
+    /// The keyring's count when it was minted: a token refused since the key changed is refused for that.
+    pub(super) turns: u64,
     /// Not before this moment (in milliseconds of the running clock) does a request start a renewal; whoever moves it on starts
     /// one.
     pub(super) next_renewal: AtomicU64,
@@ -89,6 +91,7 @@ impl ResourceToken {
             ends: Duration::MAX,
             serial: 0,
             quick_remints: 0,
+            turns: 0,
             next_renewal: AtomicU64::new(u64::MAX),
         }
     }

@@ -59,10 +59,11 @@ pub fn request<B>(request: &Request<B>, encrypted: bool) -> Span {
     }
     set(&span, "http.request.method", request.method().to_string());
     set(&span, "url.scheme", if encrypted { "https" } else { "http" });
-    set(&span, "url.path", request.uri().path().chars().take(LONGEST_PATH).collect::<String>());
     set(&span, "network.protocol.version", if request.version() == Version::HTTP_2 { "2" } else { "1.1" });
+    // A path that is none of these may be anything, also a token that a caller put into the wrong place.
     if let Some(route) = route {
         set(&span, "http.route", route);
+        set(&span, "url.path", request.uri().path().chars().take(LONGEST_PATH).collect::<String>());
     }
     span
 }

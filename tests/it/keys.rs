@@ -126,6 +126,16 @@ async fn a_rotated_account_key_is_found_without_a_failure() {
 }
 
 #[tokio::test]
+async fn rotations_in_quick_succession_are_followed_one_by_one() {
+    let rig = Rig::start().await;
+    rig.reads().await;
+    for _ in 0..6 {
+        rig.rotate_account_key();
+        rig.reads().await;
+    }
+}
+
+#[tokio::test]
 async fn expired_resource_tokens_are_minted_anew_without_a_failure() {
     let rig = Rig::start().await;
     rig.reads().await;

@@ -32,6 +32,7 @@ mod policies;
 mod preflight;
 mod revocation;
 mod rig;
+mod secrets;
 mod walk;
 
 use stepgate::config::Raw;

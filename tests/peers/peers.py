@@ -189,9 +189,10 @@ class Stage:
         }
         return {**config, **more}
 
-    def gateway(self, config: Mapping[str, Any]) -> Program:
+    def gateway(self, config: Mapping[str, Any], environment: Mapping[str, str] = {}) -> Program:
         """Starts a gateway; its address is `ready["gateway"]`."""
-        return self.program(STEPGATE, "serve", "--config", str(self.config(config)), "--format", "json")
+        argv = (STEPGATE, "serve", "--config", str(self.config(config)), "--format", "json")
+        return self.program(*argv, environment=environment)
 
 
 # The key that Microsoft publishes for its emulator; the stand-in uses it too.

@@ -10,6 +10,7 @@ mod demo;
 #[cfg(feature = "dev")]
 mod dev;
 mod exit;
+mod memory;
 mod policy;
 mod preflight;
 mod serve;

@@ -11,7 +11,7 @@ use stepgate::{
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{Format, exit};
+use crate::{Format, exit, memory};
 
 #[derive(clap::Args)]
 #[command(after_help = "Example:\n  stepgate serve --config /etc/stepgate/stepgate.yaml\n\n\
@@ -28,6 +28,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> ExitCode {
+    if let Err(error) = memory::keep_private() {
+        return exit::failed(format_args!("cannot keep the gateway's memory private: {error}"));
+    }
     let environment = environment();
     let config = match config::load(&args.config, &environment) {
         Ok(loaded) => {

@@ -68,7 +68,11 @@ fn obey(cosmos: &Cosmos, order: Order) -> Response<Bytes> {
             cosmos.expire_tokens();
             fine(&json!({}))
         }
-        Order::RotateKey(which) => match cosmos.rotate(which) {
+        Order::RotateKey { which, key: Some(key) } => match cosmos.put_key(which, &key) {
+            Ok(()) => fine(&json!({ "account_key": key.expose() })),
+            Err(error) => refuse(StatusCode::BAD_REQUEST, &error.to_string()),
+        },
+        Order::RotateKey { which, key: None } => match cosmos.rotate(which) {
             Ok(key) => fine(&json!({ "account_key": key.expose() })),
             Err(error) => refuse(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
         },

@@ -13,6 +13,7 @@ use super::{
     refusal::error_answer,
     request::{Asked, Operation, Target, header},
 };
+use crate::secret::Secret;
 
 /// Most faults that wait at one time.
 const MOST: usize = 64;
@@ -185,7 +186,7 @@ impl Effect {
 pub(super) enum Order {
     Fault(Fault),
     ExpireTokens,
-    RotateKey(Which),
+    RotateKey { which: Which, key: Option<Secret> },
 }
 
 /// That body, as written.
@@ -204,6 +205,7 @@ pub(super) struct RawOrder {
     substatus: Option<u32>,
     #[serde(default)]
     key: Which,
+    account_key: Option<String>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -231,7 +233,7 @@ impl From<RawOrder> for Order {
             Kind::CutAfterCommit => Effect::CutAfterCommit,
             Kind::Any => Effect::Any { status: raw.status.unwrap_or(500), substatus: raw.substatus },
             Kind::ExpireTokens => return Self::ExpireTokens,
-            Kind::RotateKey => return Self::RotateKey(raw.key),
+            Kind::RotateKey => return Self::RotateKey { which: raw.key, key: raw.account_key.map(Secret::new) },
         };
         let Fault { count, .. } = Fault::once(effect);
         let count = raw.count.unwrap_or(count);

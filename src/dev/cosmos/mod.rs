@@ -219,8 +219,14 @@ impl Cosmos {
     /// Puts a new key in force and gives it; signatures with the old one are refused from now on.
     pub fn rotate(&self, which: Which) -> Result<Secret, NoRandomness> {
         let key = new_key()?;
-        self.keyring().rotate(which, &key).map_err(|MalformedKey| NoRandomness)?;
+        self.put_key(which, &key).map_err(|MalformedKey| NoRandomness)?;
         Ok(key)
+    }
+
+    /// Puts `key` in force, which nobody but the service does: so an account can be told to take a key later than others
+    /// know of it.
+    pub fn put_key(&self, which: Which, key: &Secret) -> Result<(), MalformedKey> {
+        self.keyring().rotate(which, key)
     }
 
     /// The primary and the secondary account key.
