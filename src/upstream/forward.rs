@@ -88,7 +88,19 @@ impl Upstream {
         may_retry: impl Fn() -> bool,
     ) -> Result<UpstreamAnswer, UpstreamError> {
         match warrant.enforcer() {
-            Enforcer::Cosmos => self.send(errand, warrant, may_retry).await,
+            Enforcer::Cosmos => {
+                let answer = self.send(errand, warrant, &may_retry).await?;
+                // A resource token that is refused may be old, or good and asked for what only a whole key has. In the second
+                // case it reads the container, whose key tells; in the first it does not, and nothing is known.
+                if answer.refused_credential() {
+                    let depth = async || self.read_depth(errand, warrant, &may_retry).await;
+                    let checked = self.confinement.check_depth(errand, warrant, depth).await;
+                    if let Err(outside @ UpstreamError::Outside(_)) = checked {
+                        return Err(outside);
+                    }
+                }
+                Ok(answer)
+            }
             Enforcer::Stepgate => {
                 let held = self.confinement.hold(errand, warrant)?;
                 let depth = async || self.read_depth(errand, warrant, &may_retry).await;

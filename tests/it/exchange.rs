@@ -211,3 +211,18 @@ async fn a_burst_of_new_scopes_is_spread_over_the_budget() {
     let (_, metrics) = rig.admin("GET", "/metrics", None).await;
     assert!(metrics.contains(&format!("stepgate_metadata_request_units_total {spent:.1}")), "{spent} {metrics}");
 }
+
+#[tokio::test]
+async fn a_query_that_only_a_whole_key_allows_is_told_so_and_costs_no_mint() {
+    let rig = Rig::start().await;
+    // The grant fixes the first of the container's two levels, and the request names neither.
+    let query = || rig.task("lines", "POST", "/dbs/shop/colls/lines/docs").query("SELECT * FROM c").send();
+    for _ in 0..10 {
+        query().await.refused(403, "policy.prefix_query");
+    }
+    assert_eq!(rig.mints(), 1);
+    // A token that is old is another matter, and is found to be one.
+    rig.cosmos().expire_tokens();
+    query().await.refused(403, "policy.prefix_query");
+    assert_eq!(rig.mints(), 1, "what the container's key is was known by then");
+}
