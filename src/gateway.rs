@@ -9,6 +9,7 @@ mod body;
 mod errand;
 mod ledger;
 mod preflight;
+mod release;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -145,8 +146,16 @@ impl Gateway {
         entry.peer = Some(peer);
         entry.user_agent = ledger::user_agent(&head.headers);
         let wanted = Form::wanted(&head.headers);
-        let form = wanted.unwrap_or_else(|| Form::of_user_agent(&head.headers));
+        let form = match wanted {
+            // An OAuth client reads what RFC 6749 says, in whatever form other answers are wanted.
+            Some(_) if self.is_release(&head) => Form::Cosmos,
+            wanted => wanted.unwrap_or_else(|| Form::of_user_agent(&head.headers)),
+        };
         let walked = match (wanted, patience) {
+            (Some(_), Ok(_)) if self.is_release(&head) => {
+                let release = self.release(&request, &head, body, &mut entry);
+                timeout_at(request.deadline, release).await.map_err(|_| Refusal::deadline())
+            }
             (Some(_), Ok(_)) => {
                 let walk = self.walk(&request, address, form, &head, body, &mut entry);
                 timeout_at(request.deadline, walk).await.unwrap_or_else(|_| Err(Refusal::deadline()))

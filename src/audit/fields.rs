@@ -313,7 +313,7 @@ fn recall<S, T>(
 }
 
 fn asked(word: &str) -> Result<Asked, UnknownOperation> {
-    [Asked::Action(Action::QueryPlan), Asked::Action(Action::Metadata), Asked::Preflight]
+    [Asked::Action(Action::QueryPlan), Asked::Action(Action::Metadata), Asked::Preflight, Asked::TokenExchange]
         .into_iter()
         .find(|asked| asked.as_str() == word)
         .map_or_else(|| word.parse().map(Action::Operation).map(Asked::Action), Ok)

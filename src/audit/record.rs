@@ -187,6 +187,8 @@ pub enum Asked {
     Action(Action),
     /// Whether what a workflow needs is granted, and works.
     Preflight,
+    /// A resource token that leaves the gateway.
+    TokenExchange,
 }
 
 impl Asked {
@@ -195,6 +197,7 @@ impl Asked {
         match self {
             Self::Action(action) => action.as_str(),
             Self::Preflight => "preflight",
+            Self::TokenExchange => "token-exchange",
         }
     }
 
@@ -202,7 +205,7 @@ impl Asked {
     pub const fn is_write(self) -> bool {
         match self {
             Self::Action(action) => action.is_write(),
-            Self::Preflight => false,
+            Self::Preflight | Self::TokenExchange => false,
         }
     }
 }

@@ -171,7 +171,7 @@ fn any_question() -> impl Strategy<Value = Question> {
             .into_iter()
             .chain(Operation::ALL.map(Action::Operation))
             .map(Asked::Action)
-            .chain([Asked::Preflight])
+            .chain([Asked::Preflight, Asked::TokenExchange])
             .collect::<Vec<_>>(),
     );
     let item = "[^\\p{C}/\\\\?#.=]{1,20}".prop_map(|id| ItemId::new(&id).unwrap());

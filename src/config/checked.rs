@@ -118,6 +118,7 @@ impl Check<'_> {
             issuers,
             ca_file: raw.cosmos.ca_file.as_ref().map(|file| self.base.join(file)),
             exchange: credential.exchange?,
+            release_tokens: raw.exchange.release_tokens,
             upstream: upstream::Config {
                 endpoint: endpoint?,
                 largest_answer: LARGEST_ANSWER,

@@ -42,9 +42,13 @@ impl Check<'_> {
         }))
     }
 
-    /// A list of revocations in Cosmos needs an identity of the gateway's own.
+    /// What an Entra token cannot do: leave, and keep revocations in Cosmos where it is each workflow's.
     pub(super) fn own_documents(&mut self, raw: &Raw) {
         let raw::Credential::Entra { identity, .. } = &raw.cosmos.credential else { return };
+        if raw.exchange.release_tokens {
+            let message = "an Entra token opens all that the gateway may touch, so none is released";
+            self.refuse("exchange/release_tokens", message, "leave it out, or use resource tokens");
+        }
         let per_workflow =
             matches!(identity, raw::EntraIdentity::Federated { assertion: raw::Assertion::WorkflowToken, .. });
         if per_workflow && matches!(raw.state, Some(raw::State::Cosmos { .. })) {

@@ -35,6 +35,9 @@ pub struct Raw {
     pub issuers: Vec<Issuer>,
     /// The Cosmos DB account behind the gateway.
     pub cosmos: Cosmos,
+    /// What leaves the gateway beside answers.
+    #[serde(default)]
+    pub exchange: Exchange,
     /// Where the policy files are.
     pub policies: Policies,
     /// Where the audit log goes.
@@ -302,6 +305,15 @@ pub enum AccountKey {
         #[schemars(with = "Option<String>")]
         refresh: Option<Duration>,
     },
+}
+
+/// What leaves the gateway beside answers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Exchange {
+    /// Whether `POST /oauth2/token` trades a workflow's token for a Cosmos resource token. A released token outlives every
+    /// revocation, by up to 25 minutes.
+    pub release_tokens: bool,
 }
 
 /// The policy files.

@@ -1,10 +1,11 @@
 //! The exchange itself: one subject and its permit in, one warrant out, whatever the account takes.
 
-use std::future::ready;
+use std::{future::ready, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryFutureExt as _};
 use http::{HeaderValue, Method, Response};
+use percent_encoding::percent_decode;
 
 use super::{
     AccountError, AccountStatus, Broker, BrokerConfig, BrokerStatus, ContainerFacts, EntraConfig, EntraStatus,
@@ -16,7 +17,7 @@ use super::{
 };
 use crate::{
     access::{ContainerName, Enforcer},
-    clock::Clock,
+    clock::{Clock, Timestamp},
     identity::VerifiedSubject,
     policy::Permit,
     secret::{AccountCredential, AccountKeyReader, Secret},
@@ -41,10 +42,26 @@ pub enum ExchangeStatus {
     Entra(EntraStatus),
 }
 
+/// How long a token that leaves the gateway lives: as short as Cosmos allows, since nobody can take it back.
+const RELEASED_LIFE: Duration = Duration::from_secs(600);
+
+/// A resource token on its way out.
+#[derive(Debug)]
+pub struct Released {
+    /// The token, as Cosmos gave it.
+    pub token: Secret,
+    /// When it ends; Azure allows 15 minutes of skew beyond that.
+    pub expires: Timestamp,
+    /// What it opens.
+    pub warrant: Warrant,
+}
+
 /// The one maker of a [`Warrant`].
 #[derive(Debug)]
 pub struct Exchange {
     means: Means,
+    /// Mints the tokens that leave the gateway, where any may: they live as short as Cosmos allows.
+    releaser: Option<Broker>,
     account: Account,
 }
 
@@ -56,7 +73,14 @@ enum Means {
 
 impl Exchange {
     /// An exchange that has read and sent nothing yet.
-    pub fn new(config: Config, transport: Transport, clock: Clock) -> Self {
+    pub fn new(config: Config, release_tokens: bool, transport: Transport, clock: Clock) -> Self {
+        let releaser = match &config {
+            Config::ResourceToken(config) if release_tokens => {
+                let config = BrokerConfig { lifetime: RELEASED_LIFE, ..config.clone() };
+                Some(Broker::new(config, transport.clone(), clock.clone()))
+            }
+            _ => None,
+        };
         let endpoint = match &config {
             Config::ResourceToken(config) => config.endpoint.clone(),
             Config::Entra(config) => config.endpoint.clone(),
@@ -66,7 +90,7 @@ impl Exchange {
             Config::ResourceToken(config) => Means::ResourceTokens(Broker::new(config, transport, clock)),
             Config::Entra(config) => Means::Entra(Entra::new(config, transport, clock)),
         };
-        Self { means, account }
+        Self { means, releaser, account }
     }
 
     /// The warrant for what `permit` allows. `presented` is the token that proved the subject, where
@@ -87,6 +111,28 @@ impl Exchange {
             Means::Entra(entra) => Credential::Entra(entra.token(subject.subject(), presented).await?),
         };
         Ok(Warrant { credential, subject: subject.subject().clone(), scope })
+    }
+
+    /// Whether tokens leave the gateway.
+    pub fn releases(&self) -> bool {
+        self.releaser.is_some()
+    }
+
+    /// A resource token that leaves the gateway, for what `permit` allows.
+    pub async fn release(
+        &self,
+        subject: &VerifiedSubject,
+        permit: &Permit,
+        activity: &str,
+    ) -> Result<Released, ExchangeError> {
+        let releaser = self.releaser.as_ref().ok_or(ExchangeError::Mismatch)?;
+        let scope = scope_of(subject, permit)?;
+        let token = releaser.exchange(subject, permit, activity).await?;
+        let text = percent_decode(token.authorization().as_bytes()).decode_utf8_lossy().into_owned();
+        let expires = token.expires();
+        let warrant =
+            Warrant { credential: Credential::ResourceToken(token), subject: subject.subject().clone(), scope };
+        Ok(Released { token: Secret::new(text), expires, warrant })
     }
 
     /// The warrant to try once more with, after Cosmos refused `stale`.

@@ -6,12 +6,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, header::USER_AGENT};
 
 use crate::{
+    access::Operation,
     answer::{Condition, Refusal, is_http_task},
     audit::{self, Asked, Entry, Ruling, UserAgentKind, Verdict, Who},
     exchange::Warrant,
     identity::{IdentityError, VerifiedSubject},
     policy::{Decision, Permit},
-    question::{Need, Question},
+    question::{Need, Question, TokenRequest},
     revocation::{Revocation, Unwelcome},
     upstream::{UpstreamAnswer, UpstreamError},
 };
@@ -84,6 +85,23 @@ pub(super) fn needed(needs: &[Need]) -> audit::Question {
     audit::Question {
         action: Some(Asked::Preflight),
         batch: needs.iter().map(inside).collect(),
+        ..audit::Question::default()
+    }
+}
+
+/// What a token exchange asks for.
+pub(super) fn exchanged(wanted: &TokenRequest) -> audit::Question {
+    let inside = |operation: &Operation| audit::Inside {
+        operation: *operation,
+        container: None,
+        item: None,
+        partition_key: None,
+    };
+    audit::Question {
+        action: Some(Asked::TokenExchange),
+        container: Some(wanted.container.clone()),
+        partition_key: wanted.partition_key.clone(),
+        batch: wanted.operations.iter().map(inside).collect(),
         ..audit::Question::default()
     }
 }

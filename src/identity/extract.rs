@@ -49,6 +49,15 @@ pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken, IdentityErr
     }
 }
 
+/// A token that stood in a body.
+pub(super) fn in_a_body(text: &str) -> Result<PresentedToken, IdentityError> {
+    if text.len() > LONGEST_TOKEN {
+        let reason = Reason::TooLong(LONGEST_TOKEN);
+        return Err(IdentityError { carrier: Carrier::WorkflowHeader, reason, subject: None });
+    }
+    Ok(PresentedToken { carrier: Carrier::WorkflowHeader, text: text.to_owned() })
+}
+
 /// The value of a header that may occur once.
 fn only<'a>(headers: &'a HeaderMap, name: &str, carrier: Carrier) -> Result<Option<&'a [u8]>, IdentityError> {
     let mut values = headers.get_all(name).iter();

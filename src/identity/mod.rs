@@ -122,7 +122,15 @@ impl Identity {
 
     /// Who sends a request with these headers.
     pub async fn authenticate(&self, headers: &HeaderMap) -> Result<VerifiedSubject, IdentityError> {
-        let token = extract::extract(headers)?;
+        self.verify(extract::extract(headers)?).await
+    }
+
+    /// Whose token this is, which stood in a body.
+    pub async fn authenticate_token(&self, token: &Secret) -> Result<VerifiedSubject, IdentityError> {
+        self.verify(extract::in_a_body(token.expose())?).await
+    }
+
+    async fn verify(&self, token: extract::PresentedToken) -> Result<VerifiedSubject, IdentityError> {
         let fingerprint = Fingerprint::of(&token.text);
         let now = self.clock.now();
         if let Some(subject) = self.verified.get(fingerprint, now).await {

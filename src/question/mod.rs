@@ -12,6 +12,7 @@ mod discriminator;
 mod partition;
 mod path;
 mod preflight;
+mod token;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Uri};
@@ -20,6 +21,7 @@ pub use self::{
     batch::BatchOperation,
     partition::{IF_MATCH, IF_NONE_MATCH, PARTITION_KEY},
     preflight::{MOST_NEEDS, Need, needs},
+    token::{ISSUED_TYPE, TokenRejection, TokenRequest, token_request},
 };
 use crate::access::{Action, ContainerName, ItemId, MalformedName, MalformedPartitionKey, Operation, PartitionKey};
 

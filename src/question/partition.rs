@@ -7,7 +7,7 @@ use http::{
 use serde_json::Value;
 
 use super::{Rejection, one_text};
-use crate::access::{KeyComponent, PartitionKey};
+use crate::access::{KeyComponent, MalformedPartitionKey, PartitionKey};
 
 /// `x-ms-documentdb-partitionkey`: the partition key as a JSON array.
 pub const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
@@ -33,9 +33,14 @@ fn parameter(uri: &Uri) -> Result<Option<PartitionKey>, Rejection> {
     if values.next().is_some() {
         return Err(Rejection::TwoPartitionKeys);
     }
-    match serde_json::from_str(&value) {
-        Ok(array @ Value::Array(_)) => Ok(Some(PartitionKey::from_json(&array)?)),
-        _ => Ok(Some(PartitionKey::new(vec![KeyComponent::Text(value.into())])?)),
+    Ok(Some(key_in(&value)?))
+}
+
+/// The key that a parameter names.
+pub(super) fn key_in(value: &str) -> Result<PartitionKey, MalformedPartitionKey> {
+    match serde_json::from_str(value) {
+        Ok(array @ Value::Array(_)) => PartitionKey::from_json(&array),
+        _ => PartitionKey::new(vec![KeyComponent::Text(value.into())]),
     }
 }
 

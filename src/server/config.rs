@@ -32,6 +32,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How the gateway proves itself to Cosmos.
     pub exchange: exchange::Config,
+    /// Whether resource tokens may leave the gateway.
+    pub release_tokens: bool,
     /// Where revocations are kept.
     pub revocation: revocation::Config,
     /// The errand's part.

@@ -142,7 +142,7 @@ impl Server {
         let policy = RunningPolicy::load(config.policy, clock.clone()).map_err(StartError::Policies)?;
         let identity = Identity::new(config.issuers, Transport::new(None)?, clock.clone())?;
         let cosmos = Transport::new(config.ca_file.as_deref())?;
-        let exchange = Exchange::new(config.exchange, cosmos.clone(), clock.clone());
+        let exchange = Exchange::new(config.exchange, config.release_tokens, cosmos.clone(), clock.clone());
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
         let account_key = exchange.account_key_reader();

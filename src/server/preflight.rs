@@ -88,7 +88,7 @@ pub async fn preflight(config: Config) -> Vec<Check> {
     });
     checks.extend(audit(&config.audit));
     let exchange = match Transport::new(config.ca_file.as_deref()) {
-        Ok(transport) => Exchange::new(config.exchange, transport, Clock::System),
+        Ok(transport) => Exchange::new(config.exchange, false, transport, Clock::System),
         Err(error) => {
             checks.push(Check::failed("account", error.to_string(), "correct cosmos.ca_file"));
             return checks;

@@ -30,6 +30,7 @@ mod limits;
 mod log;
 mod policies;
 mod preflight;
+mod release;
 mod revocation;
 mod rig;
 mod secrets;
