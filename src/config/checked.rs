@@ -432,7 +432,11 @@ impl Check<'_> {
     }
 
     fn tls(&self, tls: &raw::Tls) -> TlsFiles {
-        TlsFiles { certificate: self.base.join(&tls.certificate), private_key: self.base.join(&tls.private_key) }
+        TlsFiles {
+            certificate: self.base.join(&tls.certificate),
+            private_key: self.base.join(&tls.private_key),
+            client_ca: tls.client_ca.as_ref().map(|file| self.base.join(file)),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Raw {
     /// Address of the gateway listener, for workflows and SDKs. Plain HTTP is allowed only on a loopback address, or
     /// behind a trusted TLS terminator.
     pub listen: SocketAddr,
-    /// Certificate of the gateway listener. Read again on SIGHUP and when the files change.
+    /// Certificate of the gateway listener, and what is asked of callers' certificates. Read again on SIGHUP and when the files change.
     pub tls: Option<Tls>,
     /// Says that a load balancer in front ends TLS, so that plain HTTP off loopback is meant.
     #[serde(default)]
@@ -63,6 +63,9 @@ pub struct Tls {
     pub certificate: PathBuf,
     /// The private key.
     pub private_key: PathBuf,
+    /// PEM certificates of the authorities that callers' certificates must come from. Without it callers need none. An
+    /// EventBridge connection has none to show: this is for private callers.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// A secret in a file.

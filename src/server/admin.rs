@@ -3,7 +3,10 @@
 //! Reading is open on loopback. What changes something wants the admin token on any address, since the containers of a pod
 //! share loopback; so does `/status` off loopback.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use axum::{
     Json, Router,
@@ -27,12 +30,15 @@ pub(super) struct Desk {
     pub(super) open: bool,
     pub(super) config_digest: Arc<str>,
     pub(super) started: Timestamp,
+    /// Whether it has been ready since its start.
+    pub(super) was_ready: Arc<AtomicBool>,
 }
 
 pub(super) fn routes(desk: Desk) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
+        .route("/startupz", get(health::started))
         .route("/metrics", get(metrics::read))
         .route("/status", get(status))
         .route("/reload", post(reload))

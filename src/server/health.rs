@@ -1,4 +1,6 @@
-//! `/readyz`: each dependency, its state, since when, and the last error.
+//! `/readyz`: each dependency, its state, since when, and the last error; `/startupz`: whether it has been ready once.
+
+use std::sync::atomic::Ordering;
 
 use axum::{
     Json,
@@ -151,15 +153,39 @@ impl Desk {
     }
 }
 
-/// 200 when ready or degraded, 503 when it must not be sent traffic.
+/// What `/readyz` says: 200 when ready or degraded, 503 when it must not be sent traffic.
 pub(super) async fn ready(State(desk): State<Desk>) -> Response {
     let dependencies = desk.dependencies().await;
-    let worst = dependencies.iter().map(|dependency| dependency.condition).max().unwrap_or(Condition::Ok);
-    let (code, status) = match worst {
-        Condition::Ok => (StatusCode::OK, "ready"),
-        Condition::Degraded => (StatusCode::OK, "degraded"),
-        Condition::Down => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
-    };
+    let (code, status) = verdict(&dependencies);
+    desk.note(code);
     let dependencies: Vec<Value> = dependencies.iter().map(Dependency::to_json).collect();
     (code, Json(json!({"status": status, "dependencies": dependencies}))).into_response()
+}
+
+/// What `/startupz` says: 503 until it has been ready once, then 200 for good. What happens later is for `/readyz`; a start
+/// that takes its time (an issuer that is slow to give its keys) is no reason to be killed as if it hung.
+pub(super) async fn started(State(desk): State<Desk>) -> Response {
+    if !desk.was_ready.load(Ordering::Relaxed) {
+        desk.note(verdict(&desk.dependencies().await).0);
+    }
+    match desk.was_ready.load(Ordering::Relaxed) {
+        true => (StatusCode::OK, "started\n").into_response(),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "starting: /readyz says what is missing\n").into_response(),
+    }
+}
+
+impl Desk {
+    fn note(&self, code: StatusCode) {
+        if code == StatusCode::OK {
+            self.was_ready.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+fn verdict(dependencies: &[Dependency]) -> (StatusCode, &'static str) {
+    match dependencies.iter().map(|dependency| dependency.condition).max() {
+        None | Some(Condition::Ok) => (StatusCode::OK, "ready"),
+        Some(Condition::Degraded) => (StatusCode::OK, "degraded"),
+        Some(Condition::Down) => (StatusCode::SERVICE_UNAVAILABLE, "unready"),
+    }
 }

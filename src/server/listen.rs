@@ -22,6 +22,8 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tower::{ServiceExt as _, service_fn};
 
+use super::tls::Certificate;
+
 /// How long a peer may take for the TLS handshake, and again for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes. A workflow token alone may have 16 KiB.
@@ -42,7 +44,7 @@ pub(super) struct Connection {
 /// signal.
 pub(super) async fn serve(
     listener: TcpListener,
-    tls: Option<TlsAcceptor>,
+    certificate: Option<Certificate>,
     routes: Router,
     stop: CancellationToken,
     drain: Duration,
@@ -52,7 +54,8 @@ pub(super) async fn serve(
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         match accepted {
             Ok((stream, peer)) => {
-                let (tls, routes, watcher, stop) = (tls.clone(), routes.clone(), graceful.watcher(), stop.clone());
+                let tls = certificate.as_ref().map(Certificate::acceptor);
+                let (routes, watcher, stop) = (routes.clone(), graceful.watcher(), stop.clone());
                 connections.spawn(async move {
                     if let Err(error) = attend(stream, peer, tls, routes, watcher, stop).await {
                         tracing::debug!(%peer, %error, "connection broke");

@@ -20,7 +20,7 @@ mod tls;
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicBool},
     time::Duration,
 };
 
@@ -28,7 +28,6 @@ use tokio::{
     net::TcpListener,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::TlsAcceptor;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{
@@ -64,6 +63,7 @@ pub struct Server {
     admin_token: Option<crate::secret::Secret>,
     config_digest: String,
     started: Timestamp,
+    was_ready: Arc<AtomicBool>,
     drain: Duration,
 }
 
@@ -123,10 +123,6 @@ impl Listener {
         format!("{scheme}://{}", self.address)
     }
 
-    fn acceptor(&self) -> Option<TlsAcceptor> {
-        self.certificate.as_ref().map(Certificate::acceptor)
-    }
-
     fn take(&self) -> io::Result<TcpListener> {
         let socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner).take();
         socket.ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the server has run before"))
@@ -161,6 +157,7 @@ impl Server {
             admin_token: config.admin_token,
             config_digest: config.digest,
             started,
+            was_ready: Arc::default(),
             drain: config.drain,
         })
     }
@@ -194,7 +191,7 @@ impl Server {
             admin_stop.cancel();
         };
         let routes = admin::routes(self.desk());
-        let watching = listen::serve(admin, self.admin.acceptor(), routes, admin_stop.clone(), ADMIN_DRAIN);
+        let watching = listen::serve(admin, self.admin.certificate.clone(), routes, admin_stop.clone(), ADMIN_DRAIN);
         tokio::join!(serving, watching);
         Ok(())
     }
@@ -203,7 +200,7 @@ impl Server {
     async fn serve_front(&self, listener: TcpListener, stop: CancellationToken) {
         let walks = TaskTracker::new();
         let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
-        let serving = listen::serve(listener, self.front.acceptor(), routes, stop.clone(), self.drain);
+        let serving = listen::serve(listener, self.front.certificate.clone(), routes, stop.clone(), self.drain);
         let until = async {
             stop.cancelled().await;
             Instant::now() + self.drain
@@ -229,6 +226,7 @@ impl Server {
             open: self.admin.address.ip().is_loopback(),
             config_digest: self.config_digest.as_str().into(),
             started: self.started,
+            was_ready: self.was_ready.clone(),
         }
     }
 

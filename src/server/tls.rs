@@ -8,10 +8,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use rustls::{
-    ServerConfig,
+    RootCertStore, ServerConfig,
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
-    server::{ClientHello, ResolvesServerCert},
-    sign::CertifiedKey,
+    server::{WebPkiClientVerifier, danger::ClientCertVerifier},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -22,6 +22,8 @@ pub struct TlsFiles {
     pub certificate: PathBuf,
     /// The key.
     pub private_key: PathBuf,
+    /// The authorities that callers' certificates must come from; `None` asks callers for none.
+    pub client_ca: Option<PathBuf>,
 }
 
 /// Why a certificate cannot be served.
@@ -35,30 +37,32 @@ pub enum TlsError {
         /// What the reader said.
         reason: rustls::pki_types::pem::Error,
     },
+    /// The file of authorities holds none, or one that is none.
+    #[error("{} holds no authority for callers' certificates: {reason}", file.display())]
+    ClientCa {
+        /// The file.
+        file: PathBuf,
+        /// What rustls said.
+        reason: String,
+    },
     /// The chain is empty, or the key is not the leaf's.
-    #[error("{} and {} do not fit together: {reason}", files.certificate.display(), files.private_key.display())]
+    #[error("{} and {} do not fit together: {reason}", certificate.display(), private_key.display())]
     Pair {
-        /// The files.
-        files: TlsFiles,
+        /// The chain's file.
+        certificate: PathBuf,
+        /// The key's file.
+        private_key: PathBuf,
         /// What rustls said.
         reason: rustls::Error,
     },
 }
 
-/// A certificate that can be exchanged under running connections.
+/// A certificate that can be exchanged under running connections, with what is asked of callers: a connection keeps what it
+/// began with.
 #[derive(Clone)]
 pub struct Certificate {
     files: TlsFiles,
-    current: Arc<Current>,
-}
-
-#[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
+    current: Arc<ArcSwap<ServerConfig>>,
 }
 
 impl fmt::Debug for Certificate {
@@ -70,46 +74,59 @@ impl fmt::Debug for Certificate {
 impl Certificate {
     /// Reads the files.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = Arc::new(Current(ArcSwap::from_pointee(read(&files)?)));
+        let current = Arc::new(ArcSwap::from_pointee(read(&files)?));
         Ok(Self { files, current })
     }
 
-    /// Reads the files again; on an error the running certificate stays.
+    /// Reads the files again; on an error what was read before stays.
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.current.0.store(Arc::new(read(&self.files)?));
+        self.current.store(Arc::new(read(&self.files)?));
         Ok(())
     }
 
     /// When the files last changed, as far as the file system tells.
-    pub fn modified(&self) -> [Option<std::time::SystemTime>; 2] {
-        [&self.files.certificate, &self.files.private_key].map(|file| std::fs::metadata(file).ok()?.modified().ok())
+    pub fn modified(&self) -> Vec<Option<std::time::SystemTime>> {
+        let files = [&self.files.certificate, &self.files.private_key].into_iter().chain(&self.files.client_ca);
+        files.map(|file| std::fs::metadata(file).ok()?.modified().ok()).collect()
     }
 
-    /// An acceptor for HTTP/2 and HTTP/1.1.
+    /// An acceptor for the next connection.
     pub fn acceptor(&self) -> TlsAcceptor {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        #[allow(
-            clippy::expect_used,
-            reason = "aws-lc-rs supports rustls' default protocol versions; nothing here is input"
-        )]
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("default protocol versions");
-        let mut config = config.with_no_client_auth().with_cert_resolver(self.current.clone());
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
+        TlsAcceptor::from(self.current.load_full())
     }
 }
 
-fn read(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
-    let refuse = |file: &Path| {
-        let file = file.to_owned();
-        move |reason| TlsError::File { file, reason }
+/// TLS 1.3 and 1.2 with rustls' own choice of suites; HTTP/2 and HTTP/1.1 by ALPN.
+fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let (certificate, private_key) = (&files.certificate, &files.private_key);
+    let unfit = |reason| TlsError::Pair { certificate: certificate.clone(), private_key: private_key.clone(), reason };
+    let chain = certificates(certificate)?;
+    let key = PrivateKeyDer::from_pem_file(private_key)
+        .map_err(|reason| TlsError::File { file: private_key.clone(), reason })?;
+    let config = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let config = config.map_err(unfit)?;
+    let config = match &files.client_ca {
+        Some(file) => config.with_client_cert_verifier(callers(file, provider)?),
+        None => config.with_no_client_auth(),
     };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(refuse(&files.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&files.private_key).map_err(refuse(&files.private_key))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(chain, key, &provider).map_err(|reason| TlsError::Pair { files: files.clone(), reason })
+    let mut config = config.with_single_cert(chain, key).map_err(unfit)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Wants of every caller a certificate of the authorities in `file`.
+fn callers(file: &Path, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let refuse = |reason: String| TlsError::ClientCa { file: file.to_owned(), reason };
+    let mut roots = RootCertStore::empty();
+    for authority in certificates(file)? {
+        roots.add(authority).map_err(|reason| refuse(reason.to_string()))?;
+    }
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+    verifier.map_err(|reason| refuse(reason.to_string()))
+}
+
+fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect);
+    read.map_err(|reason| TlsError::File { file: file.to_owned(), reason })
 }

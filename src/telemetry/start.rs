@@ -7,10 +7,12 @@ use std::{
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::Dispatch;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{FilterExt as _, filter_fn},
+    fmt::MakeWriter,
     layer::SubscriberExt as _,
 };
 
@@ -77,28 +79,8 @@ impl Telemetry {
             .thread_name("log")
             .finish(std::io::stderr());
         let dropped = writer.error_counter();
-        let filter = EnvFilter::try_new(&config.log).unwrap_or_else(|_| EnvFilter::new("info"));
-        // Spans are for the exporter alone: the log shows the ids that lead to them.
-        let log = tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_writer(writer)
-            .with_filter(filter.and(filter_fn(|about| about.is_event())));
-        let traces = spans.as_ref().map(|provider| {
-            tracing_opentelemetry::layer()
-                .with_tracer(provider.tracer("stepgate"))
-                .with_location(false)
-                .with_threads(false)
-                .with_target(false)
-                .with_level(false)
-                .with_tracked_inactivity(false)
-                .with_context_activation(false)
-                .with_filter(filter_fn(|about| about.is_span() && about.target() == SPANS))
-        });
-        let registry = tracing_subscriber::registry().with(log).with(traces);
-        if tracing::subscriber::set_global_default(registry).is_ok() {
+        let subscriber = subscriber(&config.log, writer, spans.as_ref());
+        if tracing::dispatcher::set_global_default(subscriber).is_ok() {
             let _ = RUNNING.set((tally, dropped));
         }
         Ok(Self { spans, _lines })
@@ -123,4 +105,32 @@ impl Telemetry {
             lines_dropped: lines.dropped_lines() as u64,
         }
     }
+}
+
+/// Events for the log, spans for the exporter alone. Without an exporter there is no layer for spans, not one that is `None`:
+/// that one would count as wanting them, and every request would make some for nobody.
+pub(super) fn subscriber<W>(filter: &str, writer: W, spans: Option<&SdkTracerProvider>) -> Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(writer)
+        .with_filter(filter.and(filter_fn(|about| about.is_event())));
+    let log = tracing_subscriber::registry().with(log);
+    let Some(provider) = spans else { return Dispatch::new(log) };
+    let traces = tracing_opentelemetry::layer()
+        .with_tracer(provider.tracer("stepgate"))
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_level(false)
+        .with_tracked_inactivity(false)
+        .with_context_activation(false)
+        .with_filter(filter_fn(|about| about.is_span() && about.target() == SPANS));
+    Dispatch::new(log.with(traces))
 }

@@ -10,6 +10,7 @@ const ITEM: &str = "/dbs/shop/colls/orders/docs/o-1001";
 async fn health_is_for_machines() {
     let rig = super::start().await;
     assert_eq!(rig.admin("GET", "/livez", None).await.0, 200);
+    assert_eq!(rig.admin("GET", "/startupz", None).await.0, 200);
     let (code, body) = rig.admin("GET", "/readyz", None).await;
     let ready: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, &ready["status"]), (200, &json!("ready")));
@@ -100,4 +101,5 @@ async fn without_keys_the_gateway_must_not_be_sent_traffic() {
     let ready: Value = serde_json::from_str(&body).unwrap();
     assert_eq!((code, &ready["status"]), (503, &json!("unready")));
     assert_eq!(rig.admin("GET", "/livez", None).await.0, 200, "alive all the same");
+    assert_eq!(rig.admin("GET", "/startupz", None).await.0, 503, "and not started");
 }

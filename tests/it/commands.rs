@@ -376,3 +376,20 @@ fn dev_brings_everything_and_a_token_that_works() {
     let log: PathBuf = home.path().join(".stepgate/audit");
     assert_eq!(run(&["audit", "verify", log.to_str().unwrap()]).status.code(), Some(0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn health_is_told_by_the_exit_code() {
+    let rig = Rig::start().await;
+    let admin = rig.server.admin_url();
+    for question in [&[][..], &["--live"], &["--started"]] {
+        let output = run(&[&["health", "--admin", &admin], question].concat());
+        assert_eq!(output.status.code(), Some(0), "{question:?}: {output:?}");
+        assert!(!output.stdout.is_empty());
+    }
+    let unready = Rig::unready(|raw| raw.issuers[0].url = "http://127.0.0.1:1".into()).await;
+    let admin = unready.server.admin_url();
+    assert_eq!(run(&["health", "--admin", &admin, "--live"]).status.code(), Some(0));
+    assert!(complaint(&run(&["health", "--admin", &admin]), 1).contains("issuer local"));
+    assert!(complaint(&run(&["health", "--admin", &admin, "--started"]), 1).contains("starting"));
+    assert!(complaint(&run(&["health", "--admin", "http://127.0.0.1:1"]), 1).contains("cannot connect"));
+}

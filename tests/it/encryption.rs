@@ -1,12 +1,23 @@
 //! TLS on the gateway listener, and certificates that are exchanged under it.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::Full;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    version::{TLS12, TLS13},
+};
 use serde_json::{Value, json};
 use stepgate::transport::{Transport, TransportError};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+};
+use tokio_rustls::TlsConnector;
 
 use crate::rig::{PATIENCE, Rig};
 
@@ -71,4 +82,115 @@ async fn a_reload_takes_a_new_certificate_and_keeps_the_old_one_from_a_bad_file(
     fs::write(&certificate, "no certificate").unwrap();
     rig.server.reload().await;
     account(&rig, &second).await.expect("the last good certificate stays");
+}
+
+/// What a handshake came to, and whether a request then gets an answer: under TLS 1.3 a client learns only from the first
+/// record after the handshake that its certificate is not wanted.
+async fn shake(
+    rig: &Rig,
+    home: &Path,
+    versions: &[&'static SupportedProtocolVersion],
+    protocols: &[&str],
+    client: Option<(&str, &str)>,
+) -> std::io::Result<(ProtocolVersion, Option<String>)> {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(home.join("tls.crt")).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+    let config = config.with_root_certificates(roots);
+    let mut config = match client {
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            config.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap()).unwrap()
+        }
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+    let address = rig.server.gateway_url().replace("https://", "");
+    let name = ServerName::try_from("127.0.0.1").unwrap();
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, TcpStream::connect(address).await?).await?;
+    let connection = stream.get_ref().1;
+    let version = connection.protocol_version().unwrap();
+    let protocol = connection.alpn_protocol().map(|protocol| String::from_utf8(protocol.to_vec()).unwrap());
+    if protocol.as_deref() != Some("h2") {
+        stream.write_all(b"GET / HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n\r\n").await?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await?;
+        assert!(answer.starts_with(b"HTTP/1.1 401"), "{}", String::from_utf8_lossy(&answer));
+    }
+    Ok((version, protocol))
+}
+
+#[tokio::test]
+async fn the_protocol_is_agreed_in_the_handshake() {
+    let home = tempfile::tempdir().unwrap();
+    let rig = encrypted(home.path()).await;
+    for (versions, protocols, version, protocol) in [
+        (&[&TLS13, &TLS12][..], &["h2", "http/1.1"][..], ProtocolVersion::TLSv1_3, Some("h2")),
+        (&[&TLS12], &["h2", "http/1.1"], ProtocolVersion::TLSv1_2, Some("h2")),
+        (&[&TLS13], &["http/1.1"], ProtocolVersion::TLSv1_3, Some("http/1.1")),
+        (&[&TLS13], &[], ProtocolVersion::TLSv1_3, None),
+    ] {
+        let agreed = shake(&rig, home.path(), versions, protocols, None).await.unwrap();
+        assert_eq!(agreed, (version, protocol.map(str::to_owned)), "{versions:?} {protocols:?}");
+    }
+    shake(&rig, home.path(), &[&TLS13], &["spdy/3"], None).await.expect_err("no protocol in common");
+}
+
+#[tokio::test]
+async fn nothing_below_tls_12_is_spoken() {
+    let home = tempfile::tempdir().unwrap();
+    let rig = encrypted(home.path()).await;
+    let mut stream = TcpStream::connect(rig.server.gateway_url().replace("https://", "")).await.unwrap();
+    // The head of a ClientHello of TLS 1.0 with one cipher suite, TLS_RSA_WITH_AES_128_CBC_SHA, and no extension.
+    let mut hello = vec![22, 3, 1, 0, 45, 1, 0, 0, 41, 3, 1];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 2, 0, 0x2f, 1, 0]);
+    stream.write_all(&hello).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    // A fatal alert (handshake_failure: it offers nothing that is accepted), and no ServerHello.
+    assert_eq!((answer[0], &answer[5..]), (21, &[2, 40][..]), "{answer:?}");
+}
+
+#[tokio::test]
+async fn where_callers_need_certificates_only_those_of_the_authority_get_through() {
+    let home = tempfile::tempdir().unwrap();
+    issue(home.path());
+    let authority = || {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+    };
+    let (ours, theirs) = (authority(), authority());
+    fs::write(home.path().join("callers.crt"), ours.pem()).unwrap();
+    let files = json!({
+        "certificate": home.path().join("tls.crt"),
+        "private_key": home.path().join("tls.key"),
+        "client_ca": home.path().join("callers.crt"),
+    });
+    let rig = Rig::with(|raw| raw.tls = Some(serde_json::from_value(files).unwrap())).await;
+    let caller = |authority: &CertifiedIssuer<'_, KeyPair>| {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["caller".to_owned()]).unwrap();
+        (params.signed_by(&key, authority).unwrap().pem(), key.serialize_pem())
+    };
+    let (good, bad) = (caller(&ours), caller(&theirs));
+    for versions in [&[&TLS13][..], &[&TLS12]] {
+        let with = async |client: Option<&(String, String)>| {
+            let client = client.map(|(certificate, key)| (certificate.as_str(), key.as_str()));
+            shake(&rig, home.path(), versions, &["http/1.1"], client).await
+        };
+        with(Some(&good)).await.unwrap();
+        with(None).await.expect_err("a caller without a certificate");
+        with(Some(&bad)).await.expect_err("a certificate of another authority");
+    }
+    // The authority is exchanged like the certificate.
+    fs::write(home.path().join("callers.crt"), theirs.pem()).unwrap();
+    rig.server.reload().await;
+    let with = async |(certificate, key): &(String, String)| {
+        shake(&rig, home.path(), &[&TLS13], &["http/1.1"], Some((certificate, key))).await
+    };
+    with(&bad).await.unwrap();
+    with(&good).await.expect_err("its authority is no longer asked for");
 }

@@ -7,6 +7,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -237,6 +238,13 @@ def token(endpoint: str, client: str = "worker", secret: str = SECRET) -> str:
     answer = ask("POST", endpoint, form)
     expect(answer.status, 200, f"the token endpoint's status ({answer.body})")
     return str(answer.body["access_token"])
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
 
 
 def stepgate(*argv: str) -> subprocess.CompletedProcess[str]:

@@ -10,6 +10,7 @@ mod demo;
 #[cfg(feature = "dev")]
 mod dev;
 mod exit;
+mod health;
 mod memory;
 mod policy;
 mod preflight;
@@ -40,6 +41,8 @@ struct Cli {
 enum Command {
     /// Run the gateway
     Serve(serve::Args),
+    /// Ask a running gateway how it is, for container health checks
+    Health(health::Args),
     /// Run the gateway with stand-ins for Cosmos DB and the issuer, on loopback
     #[cfg(feature = "dev")]
     Dev(dev::Args),
@@ -82,6 +85,7 @@ enum Format {
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => serve::run(&args),
+        Command::Health(args) => health::run(&args),
         #[cfg(feature = "dev")]
         Command::Dev(args) => dev::run(args),
         #[cfg(feature = "dev")]

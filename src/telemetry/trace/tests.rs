@@ -1,17 +1,17 @@
 use std::sync::{Arc, Mutex};
 
 use http::HeaderValue;
-use opentelemetry::trace::{SpanKind, TracerProvider as _};
+use opentelemetry::trace::SpanKind;
 use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{SdkTracerProvider, SpanData, SpanExporter},
 };
-use tracing_subscriber::{Layer as _, filter::filter_fn, layer::SubscriberExt as _};
 
 use super::*;
 use crate::{
     access::{Assurance, Fact},
     audit::{Answer, Phase},
+    telemetry::start::subscriber,
 };
 
 /// Keeps what is exported.
@@ -29,9 +29,8 @@ impl SpanExporter for Kept {
 fn exported(scene: impl FnOnce()) -> Vec<SpanData> {
     let kept = Kept::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(kept.clone()).build();
-    let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
-    let layer = layer.with_filter(filter_fn(|about| about.is_span() && about.target() == SPANS));
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), scene);
+    let subscriber = subscriber("info", std::io::sink, Some(&provider));
+    tracing::dispatcher::with_default(&subscriber, scene);
     let spans = kept.0.lock().unwrap();
     spans.clone()
 }
@@ -101,9 +100,7 @@ fn a_request_is_a_server_span_of_the_callers_trace_with_its_rooms_below() {
 
 #[test]
 fn without_an_exporter_there_is_no_span() {
-    // As `Telemetry::start` builds the log: it wants no spans.
-    let log = tracing_subscriber::fmt::layer().with_filter(filter_fn(|about| about.is_event()));
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
+    tracing::dispatcher::with_default(&subscriber("info", std::io::sink, None), || {
         let asked = Request::get("/").header("traceparent", TRACEPARENT).body(()).unwrap();
         let span = request(&asked, false);
         assert!(span.is_disabled() && room!("policy").is_disabled());
