@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What is deployed, read by other people's checkers: chart, task definition, templates, workflow, Dockerfile."""
+"""What is deployed, read by other people's checkers: chart, task definition, templates, workflow."""
 
 from __future__ import annotations
 
@@ -70,7 +70,6 @@ class Deploy:
             ("cfn-lint finds nothing to say about the template", self.template),
             ("statelint and asl-validator take the workflow in it", self.workflow),
             ("the task definition names what exists", self.task),
-            ("hadolint finds nothing to say about the Dockerfile", self.dockerfile),
         ]
 
     def lint(self) -> None:
@@ -184,10 +183,6 @@ class Deploy:
                 name = about.get("$ref", "").rpartition("/")[2]
                 about = schema["$defs"][name]["properties"].get(key) if name else None
                 expect_that(about is not None, f"{variable['name']} is a key")
-
-    def dockerfile(self) -> None:
-        """Every rule."""
-        content(str(BIN / "hadolint"), str(ROOT / "docker/Dockerfile"))
 
 
 def scene(stage: Stage) -> list[tuple[str, Callable[[], None]]]:
