@@ -8,6 +8,7 @@ mod account;
 mod body;
 mod errand;
 mod ledger;
+mod once;
 mod preflight;
 mod release;
 
@@ -25,11 +26,12 @@ use url::Url;
 
 use crate::{
     access::{AccessRequest, Action, ExecutionContext, Operation},
-    answer::{self, Condition, CosmosAnswer, Form, Refusal},
+    answer::{self, Condition, CosmosAnswer, Form, Refusal, Select},
     audit::{Entry, Journal, Phase, Ruling, Verdict},
     clock::Clock,
     context::{self, ContextError, RequestContext, RequestId},
     exchange::{Exchange, Warrant},
+    idempotency::Idempotency,
     identity::{Identity, VerifiedSubject},
     limits::{self, Admission},
     policy::{self, Permit, RunningPolicy},
@@ -69,6 +71,8 @@ pub struct Rooms {
     pub limits: limits::Limits,
     /// The ledger.
     pub journal: Journal,
+    /// Once.
+    pub idempotency: Idempotency,
     /// Which key fits.
     pub exchange: Exchange,
     /// The errand.
@@ -276,6 +280,8 @@ impl Gateway {
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
         let Permitted { request, subject, presented, permit, question, .. } = permitted;
+        let select = Select::wanted(headers)?;
+        let marker = self.marker(permitted, headers)?;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
             self.record(intent).await?;
@@ -283,9 +289,17 @@ impl Gateway {
         let exchange = self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str());
         let warrant = exchange.instrument(room!("exchange")).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
-        let mut answer = self.run(permitted, &errand, &warrant, entry).await?;
-        while form.is_workflow() && errand::ask_for_less(&mut errand, question.action, &answer) {
+        let mut answer = match marker {
+            Some(marker) => self.once(marker, permitted, &errand, &warrant, entry).await?,
+            None => self.run(permitted, &errand, &warrant, entry).await?,
+        };
+        answer = answer::view(question.action, select.as_ref(), answer);
+        let mut asked = u32::MAX;
+        while let Some(rows) = errand::fewer_rows(form, question.action, &answer).filter(|rows| *rows < asked) {
+            asked = rows;
+            errand.headers.set_max_item_count(rows);
             answer = self.run(permitted, &errand, &warrant, entry).await?;
+            answer = answer::view(question.action, select.as_ref(), answer);
         }
         room!("answer").in_scope(|| answer::settle(form, question.action, answer))
     }

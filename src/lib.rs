@@ -35,6 +35,8 @@ pub mod policy;
 
 pub mod limits;
 
+pub mod idempotency;
+
 pub mod exchange;
 
 pub mod upstream;

@@ -18,5 +18,6 @@ pub use operation::{Action, Operation, UnknownOperation};
 pub use request::AccessRequest;
 pub use resource::{
     ContainerName, Enforcer, ItemId, KeyComponent, MalformedName, MalformedPartitionKey, PartitionKey, PermissionMode,
+    RESERVED,
 };
 pub use subject::{IssuerName, Subject, WorkloadKind};

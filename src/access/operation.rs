@@ -73,6 +73,11 @@ impl Operation {
         matches!(self.mode(), PermissionMode::All)
     }
 
+    /// Whether the gateway can see to it that a repeated request is done once. What a stored procedure does is not its to know.
+    pub const fn can_be_idempotent(self) -> bool {
+        self.is_item_write() || matches!(self, Self::Batch)
+    }
+
     /// Whether the operation writes one item by itself (the `items/*` writes).
     pub const fn is_item_write(self) -> bool {
         matches!(

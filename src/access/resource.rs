@@ -9,6 +9,8 @@ use serde_json::Value;
 const LONGEST_NAME: usize = 255;
 /// Longest id of an item, in bytes (service limits: 1,023).
 const LONGEST_ITEM_ID: usize = 1023;
+/// How the ids of the gateway's own documents begin: callers can neither write such an item nor read one.
+pub const RESERVED: &str = "~stepgate~";
 /// Largest number of components of a hierarchical partition key.
 const MOST_COMPONENTS: usize = 3;
 
@@ -132,6 +134,11 @@ impl ItemId {
     /// The id itself.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it is one of the ids that the gateway keeps for documents of its own.
+    pub fn is_reserved(&self) -> bool {
+        self.0.starts_with(RESERVED)
     }
 }
 

@@ -5,12 +5,13 @@ use std::time::Duration;
 use http::StatusCode;
 use serde::Deserialize;
 
-use super::{Condition, CosmosAnswer, Form, Refusal, fits_a_state};
+use super::{Condition, CosmosAnswer, Form, Refusal};
 use crate::{
     access::{Action, PartitionKey},
     audit::Unavailable,
     context::ContextError,
     exchange::{EntraError, ExchangeError},
+    idempotency::IdempotencyError,
     identity::{Carrier, Class, IdentityError},
     limits::Exceeded,
     policy::Reasons,
@@ -164,6 +165,30 @@ impl From<UpstreamError> for Refusal {
     }
 }
 
+impl From<IdempotencyError> for Refusal {
+    fn from(error: IdempotencyError) -> Self {
+        let condition = match &error {
+            IdempotencyError::Mismatch => Condition::IdempotencyMismatch,
+            IdempotencyError::Unbelievable | IdempotencyError::Unreadable(_) => Condition::BadAnswer,
+            IdempotencyError::Restless => Condition::RetryLater,
+            IdempotencyError::NoSecret(_) => Condition::CredentialUnavailable,
+            IdempotencyError::NoKey
+            | IdempotencyError::MalformedKey
+            | IdempotencyError::NotForProcedures
+            | IdempotencyError::TooMany
+            | IdempotencyError::PartitionKey(_)
+            | IdempotencyError::NoPlace { .. } => Condition::Malformed,
+        };
+        match condition {
+            Condition::CredentialUnavailable => {
+                tracing::warn!(%error, "no marker can be sealed");
+                Self::new(condition, "the gateway has no key to seal a marker with at the moment")
+            }
+            _ => Self::new(condition, error.to_string()),
+        }
+    }
+}
+
 impl From<UpstreamAnswer> for CosmosAnswer {
     fn from(answer: UpstreamAnswer) -> Self {
         Self { status: answer.status, headers: answer.headers, body: answer.body }
@@ -181,9 +206,10 @@ pub fn settle(form: Form, action: Action, mut answer: CosmosAnswer) -> Result<Co
             Err(told(condition, answer))
         };
     }
-    if form.is_workflow() && !fits_a_state(&answer.headers, &answer.body) {
+    if form.is_workflow() && !answer.fits_a_state(form) {
         if !action.is_write() {
-            let detail = "the answer is larger than a state may hold (262,144 bytes); ask for less";
+            let detail = "the answer is larger than a state may hold (262,144 bytes); ask for less, with x-stepgate-select or a \
+                          narrower query";
             return Err(Refusal::new(Condition::ResponseTooLarge, detail));
         }
         let stub = format!(r#"{{"stepgate":{{"bodyDropped":true,"bytes":{}}}}}"#, answer.body.len());

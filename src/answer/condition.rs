@@ -9,6 +9,8 @@ pub enum Condition {
     UnknownOperation,
     /// Cosmos found the request bad (SQL, body).
     CosmosBadRequest,
+    /// The idempotency key was used for another request.
+    IdempotencyMismatch,
     /// A bearer token was there and is expired, forged or not for us.
     InvalidToken,
     /// No token at all, or a bad `x-stepgate-token`.
@@ -109,10 +111,11 @@ pub struct Row {
 
 impl Condition {
     /// Every condition, in the order of the table.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::Malformed,
         Self::UnknownOperation,
         Self::CosmosBadRequest,
+        Self::IdempotencyMismatch,
         Self::InvalidToken,
         Self::InvalidWorkflowToken,
         Self::Human,
@@ -152,6 +155,9 @@ impl Condition {
                 row("request.unknown_operation", 400, 404, No, "a path or a method that is no operation")
             }
             Self::CosmosBadRequest => row("cosmos.bad_request", 400, 400, No, "Cosmos finds the query or the body bad"),
+            Self::IdempotencyMismatch => {
+                row("idempotency.mismatch", 400, 400, No, "the idempotency key was used for another request")
+            }
             Self::InvalidToken => row(
                 "identity.invalid_token",
                 401,

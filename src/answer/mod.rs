@@ -12,12 +12,15 @@ mod cause;
 mod condition;
 mod form;
 mod refusal;
+mod select;
 mod shape;
 mod size;
+mod view;
 
 pub use cause::settle;
 pub use condition::{Condition, OF_COSMOS, Retry, Row};
 pub use form::{Form, is_http_task};
 pub use refusal::{CosmosAnswer, Refusal};
+pub use select::{SELECT, Select};
 pub use shape::{REQUEST_ID, refuse, succeed};
-pub use size::fits_a_state;
+pub use view::{rows, view};

@@ -19,7 +19,7 @@ use crate::{
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
-    gateway, identity, policy, revocation,
+    gateway, idempotency, identity, policy, revocation,
     secret::Secret,
     server::{Config, TlsFiles},
     telemetry::{self, OtlpProtocol},
@@ -41,6 +41,10 @@ const SHORTEST_UNUSED_FOR: Duration = Duration::from_secs(2 * 86_400);
 /// Shortest secret of a file, and shortest key for continuations, in characters.
 const LEAST_SECRET: usize = 16;
 const LEAST_CONTINUATION_KEY: usize = 32;
+/// How long a write is remembered: longer than a workflow waits before it tries again.
+const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
+/// Shortest secret that markers may be sealed with, in characters.
+const SHORTEST_KEY: usize = 32;
 /// Most resource tokens kept at once.
 const TOKENS: u64 = 50_000;
 
@@ -100,6 +104,7 @@ impl Check<'_> {
         let telemetry = self.telemetry(&raw.telemetry);
         let audit = self.audit(&raw.audit);
         let anchors = self.anchors(&raw.audit, endpoint.as_ref());
+        let idempotency = self.idempotency(&raw.idempotency);
         let revocation = self.state(raw.state.as_ref(), endpoint.clone());
         self.own_documents(raw);
         self.directory("policies/directory", &policy.directory);
@@ -127,6 +132,7 @@ impl Check<'_> {
             },
             audit,
             anchors,
+            idempotency: idempotency?,
             revocation: revocation?,
             limits,
             drain: raw.limits.drain,
@@ -357,6 +363,36 @@ impl Check<'_> {
         Some(telemetry::Otlp { endpoint, protocol, sample_ratio })
     }
 
+    fn idempotency(&mut self, raw: &raw::Idempotency) -> Option<idempotency::Config> {
+        let ttl = raw.ttl.unwrap_or(REMEMBERED);
+        if !(1..=u64::from(i32::MAX.unsigned_abs())).contains(&ttl.as_secs()) {
+            self.refuse(
+                "idempotency/ttl",
+                "a document cannot live that long, or that short",
+                "set it from 1s to 68 years",
+            );
+        }
+        let Some(raw::SecretFile::File { path }) = &raw.key else {
+            return Some(idempotency::Config { ttl, keys: Vec::new() });
+        };
+        let file = self.base.join(path);
+        let lines = match fs::read_to_string(&file) {
+            Ok(text) => Secret::new(text),
+            Err(error) => {
+                let message = format!("cannot read {}: {error}", file.display());
+                self.refuse("idempotency/key/path", message, "make the file readable to the gateway");
+                return None;
+            }
+        };
+        let lines = lines.expose().lines().map(str::trim).filter(|line| !line.is_empty());
+        let keys: Vec<Secret> = lines.map(|line| Secret::new(line.to_owned())).collect();
+        if keys.is_empty() || keys.iter().any(|key| key.expose().len() < SHORTEST_KEY) {
+            let message = format!("{} needs {SHORTEST_KEY} characters or more on each line", file.display());
+            self.refuse("idempotency/key/path", message, "put a long random text there, the same for every gateway");
+        }
+        Some(idempotency::Config { ttl, keys })
+    }
+
     fn state(&mut self, state: Option<&raw::State>, endpoint: Option<Url>) -> Option<revocation::Config> {
         Some(match state {
             None => revocation::Config::Memory,
@@ -515,6 +551,9 @@ audit: { directory: audit }
             ),
             ("https://account.documents", "http://account.documents", "10:13", "plain HTTP off loopback"),
             ("lifetime: 1h", "lifetime: 5m", "11:49", "cannot live that long"),
+            ("audit: {", "idempotency: { ttl: 0s }\naudit: {", "13:21", "cannot live that long"),
+            ("audit: {", "idempotency: { key: { kind: file, path: nowhere } }\naudit: {", "13:41", "cannot read"),
+            ("audit: {", "idempotency: { key: { kind: file, path: key } }\naudit: {", "13:41", "32 characters or more"),
             ("path: key", "path: nowhere", "11:66", "cannot read the account key"),
             ("kind: file, path: key", "kind: env, variable: NOWHERE", "11:66", "the environment has no NOWHERE"),
             ("directory: policies", "directory: nowhere", "12:24", "is no directory"),

@@ -42,6 +42,9 @@ pub struct Raw {
     pub policies: Policies,
     /// Where the audit log goes.
     pub audit: Audit,
+    /// How writes under a grant with `idempotency: on` are kept from being done twice.
+    #[serde(default)]
+    pub idempotency: Idempotency,
     /// Where revocations are kept. Without it they end with the process.
     pub state: Option<State>,
     /// Bounds on requests.
@@ -429,6 +432,19 @@ pub enum State {
         /// The container.
         container: String,
     },
+}
+
+/// How writes under a grant with `idempotency: on` are kept from being done twice.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Idempotency {
+    /// How long a write is remembered (default 24h): longer than any retry or redrive that brings the same key.
+    #[serde(default, with = "humantime_serde")]
+    #[schemars(with = "Option<String>")]
+    pub ttl: Option<Duration>,
+    /// What seals the markers: one secret a line, of 32 characters or more. The first seals, all are believed. All gateways of an
+    /// account need the same file. Without it a key is derived from the account key.
+    pub key: Option<SecretFile>,
 }
 
 /// When an audit record counts as written.

@@ -1,11 +1,10 @@
 //! From a permitted question to the request that leaves for Cosmos.
 
 use http::HeaderMap;
-use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{
     access::{Action, Operation},
-    answer::{CosmosAnswer, fits_a_state},
+    answer::{self, CosmosAnswer, Form},
     context::RequestContext,
     policy::Permit,
     question::Question,
@@ -44,22 +43,12 @@ pub(super) fn prepare<'a>(
     }
 }
 
-/// Asks for a smaller page when the last one would not fit into a state; `false` when it fits, or cannot be made smaller.
-pub(super) fn ask_for_less(errand: &mut Errand<'_>, action: Action, answer: &CosmosAnswer) -> bool {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Page {
-        documents: Vec<IgnoredAny>,
-    }
+/// How many rows a page may have to fit into a state; `None` when it fits, or cannot have fewer.
+pub(super) fn fewer_rows(form: Form, action: Action, answer: &CosmosAnswer) -> Option<u32> {
     let pages = matches!(action, Action::Operation(Operation::Query | Operation::Feed));
-    if !pages || !answer.status.is_success() || fits_a_state(&answer.headers, &answer.body) {
-        return false;
+    if !pages || !form.is_workflow() || !answer.status.is_success() || answer.fits_a_state(form) {
+        return None;
     }
-    match serde_json::from_slice::<Page>(&answer.body) {
-        Ok(Page { documents }) if documents.len() > 1 => {
-            errand.headers.set_max_item_count(u32::try_from(documents.len() / 2).unwrap_or(1));
-            true
-        }
-        _ => false,
-    }
+    let rows = answer::rows(&answer.body).filter(|rows| *rows > 1)?;
+    u32::try_from(answer.rows_that_fit(form, rows)).ok()
 }

@@ -153,6 +153,14 @@ pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, Ups
     });
 }
 
+/// Puts back how an errand fared; of what was asked beside it since, the record keeps the cost.
+pub(super) fn aside(entry: &mut Entry, fared: Option<audit::Upstream>) {
+    if let (Some(now), Some(fared)) = (&mut entry.upstream, fared) {
+        let audit::Upstream { status, substatus, activity_id, region, .. } = fared;
+        (now.status, now.substatus, now.activity_id, now.region) = (status, substatus, activity_id, region);
+    }
+}
+
 /// What the caller is answered. A request that ended before policy was asked was rejected; one that names no operation
 /// counts as denied, since no policy could have granted it.
 pub(super) fn answered(entry: &mut Entry, response: &Response<Bytes>, refused: Option<Condition>, duration: Duration) {

@@ -19,7 +19,7 @@ use super::{
     template::KeyTemplate,
 };
 use crate::{
-    access::{IssuerName, MalformedName},
+    access::{IssuerName, MalformedName, Operation},
     diagnostic::{Diagnostic, Places, Severity, Source},
 };
 
@@ -174,12 +174,16 @@ impl Check<'_> {
 
     fn grant(&mut self, role: &str, index: usize, written: &document::Grant, path: &str) -> Option<Grant> {
         self.not_built("mask", written.mask.is_some(), path, "remove it, and grant only what may be seen whole");
-        self.not_built("idempotency", written.idempotency.is_some(), path, "remove it");
         let container = self.container(&written.container, path);
         let partition = self.partition(written.partition_key.as_deref(), path);
         let operations = self.operations(&written.operations, path);
+        let idempotent = written.idempotency == document::Idempotency::On;
+        if idempotent && !operations.iter().any(Operation::can_be_idempotent) {
+            let mend = "grant an item write or `batch` here, or remove `idempotency`";
+            self.error(&format!("{path}/idempotency"), "nothing that this grants could be done twice", mend);
+        }
         let clause = self.clause(ClauseKind::Grant, role, index, path);
-        Some(Grant { clause, container: container?, partition: partition?, operations })
+        Some(Grant { clause, container: container?, partition: partition?, operations, idempotent })
     }
 
     fn deny(&mut self, written: &document::Deny, path: &str) -> Option<Deny> {
@@ -204,7 +208,6 @@ impl Check<'_> {
     }
 
     fn binding(&mut self, written: &document::Binding, path: &str, roles: &Grants) -> Option<Binding> {
-        self.not_built("idempotency", written.idempotency.is_some(), path, "remove it");
         self.not_built("agent", written.agent.is_some(), path, "remove it");
         let workloads = format!("{path}/workloads");
         self.not_empty(&written.workloads, &workloads, "list who holds the role, or remove the binding");
@@ -458,16 +461,26 @@ deny:
     fn what_is_not_built_is_the_only_thing_wrong_with_the_whole_language() {
         assert_eq!(errors(EXAMPLE), ["13:15: `mask` is not built yet, so it would not be obeyed"]);
         assert_eq!(errors(&EXAMPLE.replace("        mask: [/card/number]\n", "")), Vec::<String>::new());
-        for (place, key) in
-            [("        operations: [items/read, query]\n", "idempotency"), ("    workloads:\n", "agent")]
-        {
-            let text = EXAMPLE.replacen(
-                place,
-                &format!("{}{key}: true\n{place}", " ".repeat(place.len() - place.trim_start().len())),
-                1,
-            );
-            assert!(errors(&text).iter().any(|error| error.contains(&format!("`{key}` is not built yet"))), "{text}");
+        let text = EXAMPLE.replacen("    workloads:\n", "    agent: true\n    workloads:\n", 1);
+        assert!(errors(&text).iter().any(|error| error.contains("`agent` is not built yet")), "{text}");
+    }
+
+    #[test]
+    fn idempotency_stands_on_a_grant_that_writes() {
+        let example = EXAMPLE.replace("        mask: [/card/number]\n", "");
+        let on = |operations: &str, line: &str| {
+            errors(&example.replacen(operations, &format!("{operations}\n        {line}"), 1))
+        };
+        let writes = "operations: [items/read, items/upsert, query]";
+        for line in ["idempotency: on", "idempotency: off"] {
+            assert_eq!(on(writes, line), Vec::<String>::new());
         }
+        assert_eq!(on("operations: [items/read, query]", "idempotency: off"), Vec::<String>::new());
+        let nothing = ["13:22: nothing that this grants could be done twice"];
+        assert_eq!(on("operations: [items/read, query]", "idempotency: on"), nothing);
+        assert_eq!(on(writes, "idempotency: sometimes").len(), 1);
+        let binding = example.replacen("    workloads:\n", "    idempotency: on\n    workloads:\n", 1);
+        assert!(errors(&binding)[0].contains("idempotency"), "a binding knows no such key");
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub fn decide_batch(
         match decide(set, &inner) {
             Decision::Allow(inner) => {
                 clauses.extend(inner.clauses.iter().cloned());
+                permit.idempotent |= inner.idempotent;
                 // The operation was allowed under the key its grant fixes, so that is where the batch must run.
                 if partition_key.is_none() {
                     permit.partition_key = inner.partition_key;
@@ -243,6 +244,7 @@ fn permit(
         clauses: Arc::new([by.grant.clause.clone()]),
         revision: set.revision().clone(),
         limits: by.limits.clone(),
+        idempotent: by.grant.idempotent,
     }
 }
 

@@ -64,6 +64,7 @@ pub struct Permit {
     pub(super) clauses: Arc<[Clause]>,
     pub(super) revision: Revision,
     pub(super) limits: Option<Arc<BindingLimits>>,
+    pub(super) idempotent: bool,
 }
 
 impl Permit {
@@ -108,14 +109,28 @@ impl Permit {
         self.limits.as_ref()
     }
 
+    /// Whether the write must be done once, however often it is sent: the deciding grant says `idempotency: on`, and the action
+    /// is one that can be kept to it. In a batch the grant of any operation
+    /// inside says so for all.
+    pub fn is_idempotent(&self) -> bool {
+        let can_be = matches!(self.action, Action::Operation(operation) if operation.can_be_idempotent());
+        self.idempotent && can_be
+    }
+
+    /// Whether the deciding grant says `idempotency: on`, whatever the action.
+    pub fn wants_idempotency(&self) -> bool {
+        self.idempotent
+    }
+
     /// The permit in one sentence.
     pub fn sentence(&self) -> String {
         let names: Vec<_> = self.clauses.iter().map(|clause| &*clause.name).collect();
         let names = names.join(", ");
         let (subject, action, container) = (&self.subject, self.action, &self.scope.container);
+        let once = if self.is_idempotent() { ", once for each idempotency key" } else { "" };
         match &self.partition_key {
-            Some(key) => format!("{names} grants {action} on {container} in partition {key} to {subject}."),
-            None => format!("{names} grants {action} on {container} to {subject}."),
+            Some(key) => format!("{names} grants {action} on {container} in partition {key} to {subject}{once}."),
+            None => format!("{names} grants {action} on {container} to {subject}{once}."),
         }
     }
 }
@@ -251,6 +266,7 @@ impl Permit {
             clauses: Arc::new([]),
             revision: Revision("sha256:test".into()),
             limits: None,
+            idempotent: false,
         }
     }
 }

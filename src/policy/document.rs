@@ -58,12 +58,24 @@ pub(super) struct Grant {
     /// What is allowed.
     #[schemars(schema_with = "operations")]
     pub(super) operations: Vec<String>,
+    /// `on`: a write under this grant is done once, however often it is sent with the same key (the header `idempotency-key`, else
+    /// execution, state, entered and item of the context). Stored procedures run outside of it. Default `off`.
+    #[serde(default)]
+    pub(super) idempotency: Idempotency,
     #[serde(default)]
     #[schemars(skip)]
     pub(super) mask: Option<IgnoredAny>,
-    #[serde(default)]
-    #[schemars(skip)]
-    pub(super) idempotency: Option<IgnoredAny>,
+}
+
+/// Whether a write is done once, however often it is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Idempotency {
+    /// Once.
+    On,
+    /// As often as it is sent.
+    #[default]
+    Off,
 }
 
 /// A role given to workloads.
@@ -82,9 +94,6 @@ pub(super) struct Binding {
     /// How much all of them together may ask for; beyond it they are told to come back later (429).
     #[serde(default)]
     pub(super) limits: Option<Limits>,
-    #[serde(default)]
-    #[schemars(skip)]
-    pub(super) idempotency: Option<IgnoredAny>,
     #[serde(default)]
     #[schemars(skip)]
     pub(super) agent: Option<IgnoredAny>,

@@ -205,6 +205,7 @@ impl Explanation {
             let scope = permit.scope();
             let key = |key: Option<&PartitionKey>| key.map(PartitionKey::to_json);
             members.insert("partition_key".into(), json!(key(permit.partition_key())));
+            members.insert("idempotent".into(), permit.is_idempotent().into());
             members.insert(
                 "scope".into(),
                 json!({
@@ -324,6 +325,7 @@ deny:
             explained("claims: { client_id: a, tenant: t1 }", "operation: items/read, container: shop/orders")
                 .to_json();
         assert_eq!((&allowed["decision"], &allowed["because"]), (&json!("allow"), &json!(["writer"])));
+        assert_eq!(allowed["idempotent"], false);
         assert_eq!(allowed["scope"], json!({"container": "shop/orders", "partition_key": ["t1"], "mode": "Read"}));
     }
 }

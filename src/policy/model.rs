@@ -36,6 +36,8 @@ pub(super) struct Grant {
     pub(super) container: ContainerPattern,
     pub(super) partition: Option<KeyTemplate>,
     pub(super) operations: Operations,
+    /// Whether a write is done once, however often it is sent.
+    pub(super) idempotent: bool,
 }
 
 impl Grant {

@@ -343,3 +343,33 @@ fn a_batch_is_allowed_with_every_operation_inside() {
         Decision::Deny(_)
     ));
 }
+
+#[test]
+fn the_deciding_grant_says_whether_a_write_is_done_once() {
+    let once = r#"{ container: shop/orders, partition_key: [t1], operations: ["*"], idempotency: on }"#;
+    let set = policy(&format!("{once}, {WHOLE}"), "");
+    for operation in ["items/create", "items/upsert", "items/replace", "items/patch", "items/delete", "batch"] {
+        let permit = ask(operation).key(r#"["t1"]"#).allowed(&set);
+        assert!(permit.is_idempotent(), "{operation}");
+        assert!(permit.sentence().ends_with(", once for each idempotency key."), "{}", permit.sentence());
+        assert!(!ask(operation).key(r#"["t2"]"#).allowed(&set).is_idempotent(), "{operation}");
+    }
+    for operation in ["items/read", "query", "feed", "execute"] {
+        assert!(!ask(operation).key(r#"["t1"]"#).allowed(&set).is_idempotent(), "{operation}");
+    }
+}
+
+#[test]
+fn a_batch_is_done_once_when_anything_inside_must_be() {
+    let grants = r"{ container: shop/orders, operations: [batch, items/read] }, { container: shop/orders, operations: [items/create], idempotency: on }";
+    let set = policy(grants, "");
+    let once = |inside| {
+        let Decision::Allow(permit) = ask("batch").to(&set, |request| decide_batch(&set, request, &[(inside, None)]))
+        else {
+            panic!("refused")
+        };
+        permit.is_idempotent()
+    };
+    assert!(once(Operation::ItemsCreate));
+    assert!(!once(Operation::ItemsRead));
+}

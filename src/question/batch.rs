@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::{
     Rejection,
     body::{item_id, parse},
-    one_text,
+    item_named, one_text,
 };
 use crate::access::{ItemId, Operation, PartitionKey};
 
@@ -79,10 +79,13 @@ fn read(index: usize, written: &RawValue) -> Result<BatchOperation, Rejection> {
         "Delete" => Operation::ItemsDelete,
         _ => return Err(refuse("operationType is one of Create, Upsert, Read, Replace, Patch, Delete")),
     };
-    let named = written.id.as_deref().map(ItemId::new).transpose()?;
+    let named = written.id.as_deref().map(item_named).transpose()?;
     let item = match (operation, written.resource_body) {
         (Operation::ItemsCreate | Operation::ItemsUpsert, Some(item)) => {
-            let inner = item_id(item.get().as_bytes()).map_err(|_| refuse("resourceBody is an item with one `id`"))?;
+            let inner = match item_id(item.get().as_bytes()) {
+                Err(Rejection::Body(_)) => return Err(refuse("resourceBody is an item with one `id`")),
+                read => read?,
+            };
             if named.is_some() && named != inner {
                 return Err(refuse("`id` and the id of resourceBody differ"));
             }
@@ -90,6 +93,10 @@ fn read(index: usize, written: &RawValue) -> Result<BatchOperation, Rejection> {
         }
         (Operation::ItemsCreate | Operation::ItemsUpsert, None) => return Err(refuse("resourceBody is missing")),
         _ if named.is_none() => return Err(refuse("`id` is missing")),
+        (Operation::ItemsReplace, Some(item)) => {
+            item_id(item.get().as_bytes()).map_err(|_| refuse("resourceBody is an item with one `id`"))?;
+            named
+        }
         _ => named,
     };
     let partition_key = written.partition_key.map(own_partition_key).transpose()?;

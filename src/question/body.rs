@@ -8,7 +8,7 @@ use serde::{
     de::{Error as _, IgnoredAny, MapAccess, Visitor},
 };
 
-use super::{Rejection, discriminator::media_type};
+use super::{Rejection, discriminator::media_type, item_named};
 use crate::access::ItemId;
 
 /// First byte of Cosmos' binary JSON, which the gateway does not read.
@@ -17,7 +17,7 @@ const BINARY_JSON: u8 = 0x80;
 /// The `id` of an item; Cosmos' .NET and JavaScript SDKs may leave it to the service, so it may be absent.
 pub(super) fn item_id(body: &[u8]) -> Result<Option<ItemId>, Rejection> {
     let ItemHead { id } = parse(body, "a JSON object with one `id`")?;
-    id.map(|id| ItemId::new(&id)).transpose().map_err(Rejection::from)
+    id.map(|id| item_named(&id)).transpose()
 }
 
 /// A patch is `{"operations": [...]}` or, as the JavaScript SDK sends it, the bare array.

@@ -23,7 +23,9 @@ pub use self::{
     preflight::{MOST_NEEDS, Need, needs},
     token::{ISSUED_TYPE, TokenRejection, TokenRequest, token_request},
 };
-use crate::access::{Action, ContainerName, ItemId, MalformedName, MalformedPartitionKey, Operation, PartitionKey};
+use crate::access::{
+    Action, ContainerName, ItemId, MalformedName, MalformedPartitionKey, Operation, PartitionKey, RESERVED,
+};
 
 /// Headers that could change what is done, or how, past the policy: refused, never dropped in silence.
 const FORBIDDEN: [&str; 7] = [
@@ -91,6 +93,9 @@ pub enum Rejection {
     /// A path segment that is no name.
     #[error("a name in the path cannot be used: {0}")]
     Name(#[from] MalformedName),
+    /// An id that the gateway keeps for documents of its own.
+    #[error("ids that begin with {RESERVED} are the gateway's own")]
+    Reserved,
     /// A path that is not percent-encoded UTF-8, or has an empty segment.
     #[error("the path has an empty segment or is not percent-encoded UTF-8")]
     Path,
@@ -178,6 +183,23 @@ pub fn route(method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<Route, R
     Ok(Route::Container(Box::new(ContainerRoute { action, container, partition_key, item, method, path: rebuilt })))
 }
 
+impl Question {
+    /// The path of the container for Cosmos.
+    pub fn container_path(&self) -> String {
+        path::Path::Container(self.container.clone()).rebuild()
+    }
+
+    /// The path of all its items for Cosmos.
+    pub fn items_path(&self) -> String {
+        path::Path::Items(self.container.clone()).rebuild()
+    }
+
+    /// The path of one of its items for Cosmos.
+    pub fn item_path(&self, id: ItemId) -> String {
+        path::Path::Item(self.container.clone(), id).rebuild()
+    }
+}
+
 impl ContainerRoute {
     /// What is wanted.
     pub fn action(&self) -> Action {
@@ -211,6 +233,12 @@ impl ContainerRoute {
         }
         Ok(question)
     }
+}
+
+/// The id of an item that a caller names.
+fn item_named(id: &str) -> Result<ItemId, Rejection> {
+    let id = ItemId::new(id)?;
+    if id.is_reserved() { Err(Rejection::Reserved) } else { Ok(id) }
 }
 
 /// The one value of a header, as text.

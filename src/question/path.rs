@@ -2,7 +2,7 @@
 
 use percent_encoding::percent_decode_str;
 
-use super::Rejection;
+use super::{Rejection, item_named};
 use crate::{
     access::{ContainerName, ItemId},
     transport::percent_encode as encode,
@@ -31,14 +31,13 @@ pub(super) fn parse(raw: &str) -> Result<Path, Rejection> {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     Ok(match segments.as_slice() {
         ["dbs", database, "colls", container, rest @ ..] => {
-            let within = |name: &str| ItemId::new(name).map_err(Rejection::from);
             let container = || ContainerName::new(database, container).map_err(Rejection::from);
             match rest {
                 [] => Path::Container(container()?),
                 ["pkranges"] => Path::Ranges(container()?),
                 ["docs"] => Path::Items(container()?),
-                ["docs", item] => Path::Item(container()?, within(item)?),
-                ["sprocs", procedure] => Path::Procedure(container()?, within(procedure)?),
+                ["docs", item] => Path::Item(container()?, item_named(item)?),
+                ["sprocs", procedure] => Path::Procedure(container()?, ItemId::new(procedure)?),
                 _ => Path::Elsewhere,
             }
         }

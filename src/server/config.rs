@@ -6,7 +6,8 @@ use url::Url;
 
 use super::TlsFiles;
 use crate::{
-    audit, exchange, gateway, identity::IssuerConfig, policy, revocation, secret::Secret, telemetry, upstream,
+    audit, exchange, gateway, idempotency, identity::IssuerConfig, policy, revocation, secret::Secret, telemetry,
+    upstream,
 };
 
 /// A configuration that can be served.
@@ -34,6 +35,8 @@ pub struct Config {
     pub exchange: exchange::Config,
     /// Whether resource tokens may leave the gateway.
     pub release_tokens: bool,
+    /// How writes are kept from being done twice.
+    pub idempotency: idempotency::Config,
     /// Where revocations are kept.
     pub revocation: revocation::Config,
     /// The errand's part.

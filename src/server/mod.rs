@@ -41,6 +41,7 @@ use crate::{
     diagnostic::Diagnostic,
     exchange::Exchange,
     gateway::{Gateway, Rooms},
+    idempotency::Idempotency,
     identity::{Identity, IdentitySetup},
     limits::Limits,
     policy::RunningPolicy,
@@ -139,6 +140,7 @@ impl Server {
         let identity = Identity::new(config.issuers, Transport::new(None)?, clock.clone())?;
         let cosmos = Transport::new(config.ca_file.as_deref())?;
         let exchange = Exchange::new(config.exchange, config.release_tokens, cosmos.clone(), clock.clone());
+        let idempotency = Idempotency::new(config.idempotency, exchange.account_key_reader());
         let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
         let account_key = exchange.account_key_reader();
@@ -148,7 +150,7 @@ impl Server {
         let journal = Journal::open(config.audit, anchors, clock.clone())?;
         let started = clock.now();
         let limits = Limits::new(clock.clone());
-        let rooms = Rooms { identity, revocations, policy, limits, journal, exchange, upstream, clock };
+        let rooms = Rooms { identity, revocations, policy, limits, journal, idempotency, exchange, upstream, clock };
         let gateway = Gateway::new(rooms, config.limits, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),

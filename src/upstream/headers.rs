@@ -13,6 +13,26 @@ const STAND_INS: [(&str, HeaderName); 2] =
 
 pub(super) const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
 const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
+const IS_BATCH: HeaderName = HeaderName::from_static("x-ms-cosmos-is-batch-request");
+const SESSION: HeaderName = HeaderName::from_static("x-ms-session-token");
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+const CONTENT_ON_WRITE: HeaderName = HeaderName::from_static("x-ms-cosmos-populate-content-response-on-write");
+/// What belongs to one point operation.
+const POINT: &[&str] = &[
+    "content-type",
+    "if-match",
+    "if-none-match",
+    "prefer",
+    "x-ms-cosmos-populate-content-response-on-write",
+    "x-ms-documentdb-is-upsert",
+];
+/// What belongs to a batch.
+const BATCH: &[&str] = &[
+    "x-ms-cosmos-batch-atomic",
+    "x-ms-cosmos-batch-continue-on-error",
+    "x-ms-cosmos-batch-ordered",
+    "x-ms-cosmos-is-batch-request",
+];
 const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
 
 /// Request headers that go to Cosmos. Not here, on purpose: `Range` (every HTTP Task sends one), what negotiates an
@@ -179,6 +199,49 @@ impl RequestHeaders {
         self.0.insert(MAX_ITEM_COUNT, items.into());
     }
 
+    /// The headers of a batch in the place of this point operation: without its conditions, which stand in the batch, and with
+    /// every result told whole.
+    pub fn of_batch(&self) -> Self {
+        let mut batch = self.without(&[POINT, BATCH].concat());
+        for name in [IS_BATCH, BATCH_ATOMIC, HeaderName::from_static("x-ms-cosmos-batch-ordered")] {
+            batch.0.insert(name, HeaderValue::from_static("True"));
+        }
+        batch.0.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        batch
+    }
+
+    /// The headers of a point operation on a document beside the items of this request: the same partition, the same
+    /// consistency, none of the conditions.
+    pub fn of_document(&self) -> Self {
+        self.without(&[POINT, BATCH].concat())
+    }
+
+    /// Reads no older state than the one in which `token` was given.
+    pub fn set_session(&mut self, token: &HeaderValue) {
+        self.0.insert(SESSION, token.clone());
+    }
+
+    /// Makes the request hold for one etag alone.
+    pub fn set_if_match(&mut self, etag: &str) {
+        if let Ok(etag) = HeaderValue::try_from(etag) {
+            self.0.insert(header::IF_MATCH, etag);
+        }
+    }
+
+    /// Whether the caller wants no body back from a write.
+    pub fn wants_no_content(&self) -> bool {
+        let says = |name: &HeaderName, what: &str| {
+            self.0.get_all(name).iter().any(|value| value.as_bytes().eq_ignore_ascii_case(what.as_bytes()))
+        };
+        says(&PREFER, "return=minimal") || says(&CONTENT_ON_WRITE, "false")
+    }
+
+    fn without(&self, names: &[&str]) -> Self {
+        let mut headers = self.0.clone();
+        names.iter().for_each(|name| drop(headers.remove(*name)));
+        Self(headers)
+    }
+
     /// Whether the request holds for one etag alone.
     pub fn is_conditional(&self) -> bool {
         self.0.contains_key(header::IF_MATCH)
@@ -275,6 +338,32 @@ mod tests {
         headers.set_partition_key(&"[\"é\\n\"]".parse().unwrap());
         let values: Vec<_> = headers.as_map().get_all("x-ms-documentdb-partitionkey").iter().collect();
         assert_eq!(values, ["[\"\\u00e9\\n\"]"]);
+    }
+
+    #[test]
+    fn a_point_operation_becomes_a_batch_without_its_conditions() {
+        let caller = map(&[
+            ("if-match", "\"1\""),
+            ("prefer", "return=minimal"),
+            ("x-ms-documentdb-is-upsert", "True"),
+            ("x-ms-session-token", "0:1"),
+            ("content-type", "application/json_patch+json"),
+        ]);
+        let headers = RequestHeaders::allow(&caller, RangeAddressing::Drop);
+        assert!(headers.wants_no_content());
+        let batch = headers.of_batch();
+        assert_eq!(
+            names(batch.as_map()),
+            [
+                "content-type",
+                "x-ms-cosmos-batch-atomic",
+                "x-ms-cosmos-batch-ordered",
+                "x-ms-cosmos-is-batch-request",
+                "x-ms-session-token"
+            ]
+        );
+        assert!(!batch.is_conditional() && !batch.wants_no_content());
+        assert_eq!(names(batch.of_document().as_map()), ["x-ms-session-token"]);
     }
 
     fn any_header() -> impl Strategy<Value = (String, String)> {

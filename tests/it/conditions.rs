@@ -62,6 +62,14 @@ async fn stage(condition: Condition) -> Stage {
         Condition::CosmosBadRequest => {
             stage.ask = |rig| rig.task("operator", "POST", DOCS).partition("t1").query("SELECT nothing that parses");
         }
+        Condition::IdempotencyMismatch => {
+            stage.ask = |rig| {
+                let call = rig.task("once", "POST", DOCS).partition("t1").header("idempotency-key", "used");
+                call.json(&json!({"id": "another", "tenant": "t1"}))
+            };
+            let first = rig.task("once", "POST", DOCS).partition("t1").header("idempotency-key", "used");
+            first.json(&json!({"id": "one", "tenant": "t1"})).send().await.expect(201);
+        }
         Condition::InvalidToken => stage.ask = |rig| rig.call("GET", ITEM).of_task().bearer("forged"),
         Condition::InvalidWorkflowToken => stage.ask = |rig| rig.call("GET", ITEM).of_task(),
         Condition::Human => stage.ask = |rig| rig.task("alice", "GET", ITEM),

@@ -23,6 +23,7 @@ mod entra;
 mod exchange;
 mod golden;
 mod honesty;
+mod idempotency;
 mod identity;
 mod keys;
 mod layering;

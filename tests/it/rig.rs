@@ -39,6 +39,8 @@ pub(crate) const TASK: &str = "Amazon|StepFunctions|HttpInvoke|eu-west-1";
 /// The execution that tasks say they belong to.
 pub(crate) const EXECUTION: &str = "arn:aws:states:eu-west-1:111122223333:execution:Fulfil:run-1";
 pub(crate) const ADMIN_TOKEN: &str = "an-admin-token-for-tests";
+/// What seals markers, where a test configures it.
+pub(crate) const MARKERS: &str = "a-secret-for-markers-that-is-long-enough";
 
 /// What the tests want beside the example policies.
 const POLICIES: &str = r#"
@@ -53,7 +55,13 @@ roles:
   line-reader:
     grants:
       - { container: shop/lines, partition_key: [t1], operations: [items/read, query] }
+  once:
+    grants:
+      - { container: shop/orders, operations: ["*"], idempotency: on }
+      - { container: shop/lines, operations: ["*"], idempotency: on }
+      - { container: shop/singles, operations: ["*"], idempotency: on }
 bindings:
+  - { role: once, workloads: [{ issuer: local, claims: { client_id: once } }] }
   - { role: operator, workloads: [{ issuer: local, claims: { client_id: operator } }] }
   - { role: tenants-reader, workloads: [{ issuer: local, claims: { client_id: tenants } }] }
   - { role: line-reader, workloads: [{ issuer: local, claims: { client_id: lines } }] }
@@ -121,6 +129,7 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
     let file = bundle::unpack(home).unwrap();
     fs::write(home.join("policies/it.yaml"), POLICIES).unwrap();
     fs::write(home.join("config/admin-token"), ADMIN_TOKEN).unwrap();
+    fs::write(home.join("config/markers"), MARKERS).unwrap();
     let mut written = config::read(&file, &[]).unwrap();
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     let raw = &mut written.raw;
@@ -136,6 +145,7 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
         ("operator", json!({})),
         ("tenants", json!({"tenant": ["t1", "t2"]})),
         ("lines", json!({})),
+        ("once", json!({})),
         ("nobody", json!({})),
     ] {
         dev.issuer.clients.push(Client {
@@ -148,7 +158,9 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
     }
     let containers = &mut dev.cosmos.seed.databases[0].containers;
     containers[0].procedures.push("settle".into());
-    for (id, partition_key) in [("vault", vec!["/tenant"]), ("lines", vec!["/tenant", "/order"])] {
+    for (id, partition_key) in
+        [("vault", vec!["/tenant"]), ("lines", vec!["/tenant", "/order"]), ("singles", vec!["/id"])]
+    {
         let partition_key = partition_key.into_iter().map(str::to_owned).collect();
         containers.push(ContainerSeed { id: id.into(), partition_key, items: Vec::new(), procedures: Vec::new() });
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::{
     Cosmos, admin,
     authorization::{self, Authorization, Credential},
-    checks,
+    batch, checks,
     emulator::{Container, name_endpoint},
     enforce, entra,
     faults::Effect,
@@ -21,7 +21,7 @@ use super::{
     patch, permissions, procedures,
     record::Recorded,
     refusal::{EntraFault, Refusal},
-    request::{Asked, Part, Target, header},
+    request::{Asked, Operation, Part, Target, header},
 };
 use crate::clock::Timestamp;
 
@@ -183,7 +183,10 @@ impl Front {
                     }
                     _ => {
                         checks::check(asked, facts?, emulator).await?;
-                        emulator.carry_out(asked).await
+                        match asked.operation() {
+                            Some(Operation::Batch) => batch::carry_out(asked, emulator).await,
+                            _ => emulator.carry_out(asked).await,
+                        }
                     }
                 }
             }

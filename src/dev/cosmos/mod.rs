@@ -11,12 +11,13 @@
 //! asked) and the same as methods on [`Cosmos`].
 //!
 //! ```text
-//! front: request -> authorization -> keyring | entra -> enforce -> faults -> checks -> patch -> emulator
+//! front: request -> authorization -> keyring | entra -> enforce -> faults -> checks -> patch | batch -> emulator
 //!                                                                         \-> master -> permissions -> directory
 //! ```
 
 mod admin;
 mod authorization;
+mod batch;
 mod checks;
 mod config;
 mod directory;

@@ -17,7 +17,7 @@ use super::{
 const ROUNDS: usize = 64;
 
 /// What a condition came to.
-enum Met {
+pub(super) enum Met {
     /// This version meets it.
     By(HeaderValue),
     /// No; or there is no such item, as the answer says.
@@ -48,11 +48,13 @@ pub(super) async fn carry_out(asked: &Asked, id: &str, emulator: &Emulator) -> R
     Err(Refusal::ConditionNotMet)
 }
 
-async fn ask(asked: &Asked, id: &str, condition: &str, emulator: &Emulator) -> Result<Met, Refusal> {
+/// Asks whether the item `id`, which the path of `asked` names, meets a condition.
+pub(super) async fn ask(asked: &Asked, id: &str, condition: &str, emulator: &Emulator) -> Result<Met, Refusal> {
     let mut query = asked.clone();
     query.method = Method::POST;
     query.segments.pop();
     query.headers.remove(IF_MATCH);
+    query.headers.remove(header::BATCH);
     query.headers.insert(header::QUERY, HeaderValue::from_static("True"));
     query.body = Bytes::from(json!({ "query": format!("SELECT * {condition}") }).to_string());
     let answer = emulator.carry_out(&query).await?;
@@ -67,6 +69,7 @@ async fn ask(asked: &Asked, id: &str, condition: &str, emulator: &Emulator) -> R
     }
     let mut read = asked.clone();
     read.method = Method::GET;
+    read.headers.remove(header::BATCH);
     let answer = emulator.carry_out(&read).await?;
     Ok(Met::No(if answer.status().is_success() { Refusal::ConditionNotMet.answer() } else { answer }))
 }

@@ -205,3 +205,32 @@ async fn a_procedure_answers_with_its_arguments() {
     stand.ask(By::Key, "POST", &format!("{path}/new"), &[], json!([])).await.expect(400);
     stand.post("/dbs/shop/colls/none/sprocs", json!({ "id": "new", "body": "" })).await.expect(404);
 }
+
+#[tokio::test]
+async fn a_batch_may_patch() {
+    let stand = Stand::new().await;
+    let batch =
+        async |operations: Value| stand.ask(By::Key, "POST", DOCS, &[A, (header::BATCH, "True")], operations).await;
+    let incr = |by: u32| json!([{ "op": "incr", "path": "/total", "value": by }]);
+    let patch = |id: &str, body: Value| json!({ "operationType": "Patch", "id": id, "resourceBody": body });
+    let answer = batch(json!([
+        { "operationType": "Create", "resourceBody": { "id": "3", "tenant": "a", "total": 0 } },
+        patch("1", json!({ "operations": incr(1), "condition": "from c where c.total = 10" })),
+        patch("1", incr(2)),
+        patch("3", json!({ "operations": incr(5) })),
+    ]))
+    .await
+    .expect(200);
+    let totals: Vec<_> = answer.body.as_array().unwrap().iter().map(|r| r["resourceBody"]["total"].clone()).collect();
+    assert_eq!(totals, [0, 11, 13, 5]);
+    let failing = [
+        (patch("none", incr(1)), 404),
+        (patch("1", json!({ "operations": incr(1), "condition": "from c where c.total = 0" })), 412),
+        (patch("1", json!([{ "op": "remove", "path": "/none" }])), 400),
+    ];
+    for (operation, status) in failing {
+        let answer = batch(json!([patch("3", incr(1)), operation])).await.expect(207);
+        assert_eq!((&answer.body[0]["statusCode"], &answer.body[1]["statusCode"]), (&json!(424), &json!(status)));
+    }
+    assert_eq!(stand.ask(By::Key, "GET", &format!("{DOCS}/3"), &[A], Value::Null).await.expect(200).body["total"], 5);
+}
