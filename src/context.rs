@@ -29,6 +29,9 @@ pub const ITEM: HeaderName = HeaderName::from_static("x-stepgate-item");
 /// `x-stepgate-deadline`: how long the caller waits for the answer.
 pub const DEADLINE: HeaderName = HeaderName::from_static("x-stepgate-deadline");
 
+/// `x-stepgate-session`: `execution` when the gateway shall keep the session of the execution.
+pub const SESSION: HeaderName = HeaderName::from_static("x-stepgate-session");
+
 /// How far the clock of Step Functions may be ahead of ours.
 const CLOCK_SKEW: Duration = Duration::from_secs(60);
 
@@ -70,6 +73,13 @@ pub struct RequestContext {
     pub deadline: Instant,
 }
 
+impl RequestContext {
+    /// How long until then.
+    pub fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+}
+
 /// Context that cannot stand.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ContextError {
@@ -89,6 +99,9 @@ pub enum ContextError {
         "the header {DEADLINE} must come once, as seconds or with a unit, such as 20, 20s or 1500ms, and not be zero"
     )]
     Deadline,
+    /// A session that cannot be kept (400).
+    #[error("the header {SESSION} must come once, as `execution`, and wants the execution's ARN in {EXECUTION}")]
+    Session,
     /// The header says one thing and the token another (403).
     #[error("the header {0} contradicts the token")]
     Contradiction(HeaderName),
@@ -104,6 +117,16 @@ pub fn patience(headers: &HeaderMap, most: Duration) -> Result<Duration, Context
         Err(_) => humantime_serde::re::humantime::parse_duration(text).map_err(|_| ContextError::Deadline)?,
     };
     if time.is_zero() { Err(ContextError::Deadline) } else { Ok(time.min(most)) }
+}
+
+/// The execution whose session the gateway shall keep, where the caller asks for it.
+pub fn session(headers: &HeaderMap, context: &ExecutionContext) -> Result<Option<Arc<str>>, ContextError> {
+    let mut values = headers.get_all(&SESSION).iter();
+    match (values.next().map(|value| value.as_bytes()), values.next(), &context.execution) {
+        (None, _, _) => Ok(None),
+        (Some(b"execution"), None, Some(execution)) => Ok(Some(execution.value.as_str().into())),
+        _ => Err(ContextError::Session),
+    }
 }
 
 /// The execution context that the headers claim.
@@ -228,6 +251,23 @@ mod tests {
         }
         let twice = headers(&[(STATE, "A"), (STATE, "A")]);
         assert_eq!(claimed(&twice), Err(ContextError::NotOneText(STATE)));
+    }
+
+    #[test]
+    fn a_session_is_an_executions() {
+        let of = |list: &[(HeaderName, &str)]| {
+            let headers = headers(list);
+            session(&headers, &claimed(&headers).unwrap())
+        };
+        assert_eq!(of(&[(EXECUTION, ARN)]), Ok(None));
+        assert_eq!(of(&[(EXECUTION, ARN), (SESSION, "execution")]), Ok(Some(ARN.into())));
+        for list in [
+            &[(SESSION, "execution")][..],
+            &[(EXECUTION, ARN), (SESSION, "mine")],
+            &[(EXECUTION, ARN), (SESSION, "execution"), (SESSION, "execution")],
+        ] {
+            assert_eq!(of(list), Err(ContextError::Session), "{list:?}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod once;
 mod preflight;
 mod release;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -34,6 +34,7 @@ use crate::{
     idempotency::Idempotency,
     identity::{Identity, VerifiedSubject},
     limits::{self, Admission},
+    overload::{Overload, Place, Shed, Signal},
     policy::{self, Permit, RunningPolicy},
     question::{self, Question, Route},
     revocation::{Revocation, Revocations, Unwelcome},
@@ -42,20 +43,26 @@ use crate::{
         Finished, Metrics, set,
         trace::{self, Trace, room},
     },
-    upstream::{Errand, Upstream, UpstreamAnswer, UpstreamError},
+    transport::BodyMemory,
+    upstream::{Errand, SessionKey, Upstream, UpstreamAnswer, UpstreamError},
 };
+
+/// With less time left than this, a turn is of no use.
+const LEAST: Duration = Duration::from_millis(100);
 
 /// Bounds on requests.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Largest request body, in bytes.
     pub request_body: usize,
-    /// Memory for all request bodies in flight, in bytes.
+    /// Memory for all bodies in flight, requests and answers, in bytes.
     pub body_memory: usize,
     /// Requests in flight.
     pub concurrency: usize,
     /// How long a request may take in all.
     pub deadline: Duration,
+    /// How long its body may take to come.
+    pub read_timeout: Duration,
 }
 
 /// The rooms a request walks through, in walking order.
@@ -69,6 +76,8 @@ pub struct Rooms {
     pub policy: RunningPolicy,
     /// How much.
     pub limits: limits::Limits,
+    /// Whose turn.
+    pub overload: Overload,
     /// The ledger.
     pub journal: Journal,
     /// Once.
@@ -91,7 +100,7 @@ pub struct Gateway {
     limits: Limits,
     public_url: Option<Url>,
     in_flight: Semaphore,
-    body_memory: Arc<Semaphore>,
+    body_memory: BodyMemory,
 }
 
 /// What policy permitted, with the proofs that the rooms behind it demand.
@@ -103,17 +112,19 @@ struct Permitted<'a> {
     presented: Option<&'a Secret>,
     permit: &'a Permit,
     admission: &'a Admission,
+    place: &'a Place,
     question: &'a Question,
+    session: Option<SessionKey>,
 }
 
 impl Gateway {
-    /// A gateway of these rooms. `public_url` is what the account document names.
-    pub fn new(rooms: Rooms, limits: Limits, public_url: Option<Url>) -> Self {
+    /// A gateway of these rooms, which hold bodies in `body_memory`. `public_url` is what the account document names.
+    pub fn new(rooms: Rooms, limits: Limits, body_memory: BodyMemory, public_url: Option<Url>) -> Self {
         Self {
             rooms,
             metrics: Metrics::default(),
             in_flight: Semaphore::new(limits.concurrency),
-            body_memory: Arc::new(Semaphore::new(limits.body_memory)),
+            body_memory,
             limits,
             public_url,
         }
@@ -129,7 +140,7 @@ impl Gateway {
         let Limits { concurrency, body_memory, .. } = self.limits;
         set(&self.metrics.requests_in_flight, concurrency.saturating_sub(self.in_flight.available_permits()));
         set(&self.metrics.requests_in_flight_limit, concurrency);
-        set(&self.metrics.body_memory, body_memory.saturating_sub(self.body_memory.available_permits()));
+        set(&self.metrics.body_memory, body_memory.saturating_sub(self.body_memory.free()));
         set(&self.metrics.body_memory_limit, body_memory);
     }
 
@@ -193,6 +204,7 @@ impl Gateway {
         let wants_token = self.rooms.exchange.wants_workflow_token();
         let presented = wants_token.then(|| Identity::presented(&head.headers)).flatten();
         ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_execution(&context)))?;
+        let session = context::session(&head.headers, &context)?;
         let route = room!("question").in_scope(|| question::route(&head.method, &head.uri, &head.headers))?;
         let body = self.read(body, entry).instrument(room!("question")).await?;
         let route = match route {
@@ -200,14 +212,15 @@ impl Gateway {
             Route::Preflight => {
                 let (subject, context, presented) = (&subject, &context, presented.as_ref());
                 let caller = preflight::Caller { request, form, subject, context, presented };
-                return self.preflight(&caller, &body.bytes, entry).await;
+                return self.preflight(&caller, &body, entry).await;
             }
             Route::Container(route) => route,
         };
-        let question = room!("question").in_scope(|| route.with_body(&head.headers, body.bytes.clone()))?;
+        let question = room!("question").in_scope(|| route.with_body(&head.headers, body))?;
         entry.question = ledger::asked(&question);
         let permit = room!("policy").in_scope(|| self.decide(&subject, &context, &question, entry))?;
         let admission = room!("limits").in_scope(|| self.admit(&permit, entry))?;
+        let place = self.turn(request, &permit).instrument(room!("overload")).await?;
         let permitted = Permitted {
             request,
             subject: &subject,
@@ -215,7 +228,13 @@ impl Gateway {
             presented: presented.as_ref(),
             permit: &permit,
             admission: &admission,
+            place: &place,
             question: &question,
+            session: session.map(|execution| SessionKey {
+                subject: subject.subject().clone(),
+                execution,
+                container: question.container.clone(),
+            }),
         };
         self.carry_out(&permitted, form, &head.headers, entry).await
     }
@@ -226,9 +245,10 @@ impl Gateway {
     }
 
     /// Reads the body; its share of the memory for bodies is held as long as it is.
-    async fn read(&self, body: Body, entry: &mut Entry) -> Result<body::Whole, Refusal> {
-        let body = body::read(body, self.limits.request_body, &self.body_memory).await?;
-        entry.bytes_in = body.bytes.len() as u64;
+    async fn read(&self, body: Body, entry: &mut Entry) -> Result<Bytes, Refusal> {
+        let (largest, time) = (self.limits.request_body, self.limits.read_timeout);
+        let body = body::read(body, largest, &self.body_memory, time).await?;
+        entry.bytes_in = body.len() as u64;
         Ok(body)
     }
 
@@ -262,6 +282,11 @@ impl Gateway {
         Ok(permit)
     }
 
+    /// Waits for the request's turn at its container.
+    async fn turn(&self, request: &RequestContext, permit: &Permit) -> Result<Place, Shed> {
+        self.rooms.overload.enter(permit, request.left().saturating_sub(LEAST)).await
+    }
+
     /// Asks whether the binding may ask for more, and records it when it may not.
     fn admit(&self, permit: &Permit, entry: &mut Entry) -> Result<Admission, Refusal> {
         self.rooms.limits.admit(permit).map_err(|exceeded| {
@@ -279,7 +304,7 @@ impl Gateway {
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
-        let Permitted { request, subject, presented, permit, question, .. } = permitted;
+        let Permitted { request, subject, presented, permit, question, session, .. } = permitted;
         let select = Select::wanted(headers)?;
         let marker = self.marker(permitted, headers)?;
         if question.action.is_write() {
@@ -289,6 +314,7 @@ impl Gateway {
         let exchange = self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str());
         let warrant = exchange.instrument(room!("exchange")).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
+        errand.session.clone_from(session);
         let mut answer = match marker {
             Some(marker) => self.once(marker, permitted, &errand, &warrant, entry).await?,
             None => self.run(permitted, &errand, &warrant, entry).await?,
@@ -342,7 +368,9 @@ impl Gateway {
         let may_retry =
             || self.rooms.clock.now() < permitted.subject.expires() && self.still_welcome(permitted).is_ok();
         let span = trace::errand(permitted.question.action, &permitted.question.container);
-        let forwarded = self.rooms.upstream.forward(errand, warrant, may_retry).instrument(span.clone()).await;
+        let throttled = || permitted.place.hear(Signal::Throttled);
+        let forwarding = self.rooms.upstream.forward(errand, warrant, may_retry, throttled);
+        let forwarded = forwarding.instrument(span.clone()).await;
         trace::returned(&span, &forwarded);
         if let Ok(answer) = &forwarded {
             self.rooms.exchange.note_refusal(answer.status.as_u16(), answer.substatus);
@@ -350,6 +378,7 @@ impl Gateway {
         permitted
             .admission
             .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());
+        permitted.place.hear(ledger::signal(&forwarded, left.elapsed()));
         ledger::upstream(entry, &forwarded, left.elapsed());
         if matches!(forwarded, Err(UpstreamError::Withdrawn { .. })) {
             ledger::noted(entry, self.still_welcome(permitted))?;

@@ -3,7 +3,7 @@
 //! A request walks through the rooms in the order in which the modules stand here:
 //!
 //! ```text
-//! server -> identity -> context -> question -> policy -> limits -> audit.open -> exchange -> upstream -> answer -> audit.close
+//! server -> identity -> context -> question -> policy -> limits -> overload -> audit.open -> exchange -> upstream -> answer -> audit.close
 //!              \_________ any refusal _________/-> audit (bounded before an identity is known) -> answer
 //! ```
 //!
@@ -34,6 +34,8 @@ pub mod question;
 pub mod policy;
 
 pub mod limits;
+
+pub mod overload;
 
 pub mod idempotency;
 

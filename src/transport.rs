@@ -8,9 +8,10 @@ mod span;
 
 use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
@@ -21,6 +22,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::Instrument as _;
 
 pub use self::span::SPANS;
@@ -37,6 +39,66 @@ pub fn percent_encode(text: &str) -> PercentEncode<'_> {
 #[derive(Clone, Debug)]
 pub struct Transport {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+}
+
+/// The memory for bodies that are held at the same time, requests and answers alike. Clones share it.
+#[derive(Clone, Debug)]
+pub struct BodyMemory(Arc<Semaphore>);
+
+impl BodyMemory {
+    /// A memory of that many bytes.
+    pub fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// How much of it is free, in bytes.
+    pub fn free(&self) -> usize {
+        self.0.available_permits()
+    }
+
+    /// A share of it, where there is as much left. Nobody waits for memory: who waits holds some.
+    pub fn take(&self, bytes: usize) -> Option<Share> {
+        let bytes = u32::try_from(bytes).ok()?;
+        self.0.clone().try_acquire_many_owned(bytes).ok().map(Share)
+    }
+}
+
+/// A share of the memory for bodies; it is given back when dropped.
+#[derive(Debug)]
+pub struct Share(OwnedSemaphorePermit);
+
+impl Share {
+    /// A body that gives the share back with its last copy.
+    pub fn hold(self, bytes: Bytes) -> Bytes {
+        Bytes::from_owner(Held { bytes, _share: self })
+    }
+}
+
+struct Held {
+    bytes: Bytes,
+    _share: Share,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// Where an answer is read to: a memory, and the share of it that was taken before the request left.
+struct Room<'a> {
+    memory: &'a BodyMemory,
+    share: Share,
+}
+
+impl Room<'_> {
+    /// Makes the share as large as `bytes`.
+    fn grow(&mut self, bytes: usize) -> Result<(), TransportError> {
+        let missing = bytes.saturating_sub(self.share.0.num_permits());
+        let more = self.memory.take(missing).ok_or(TransportError::NoRoom)?;
+        self.share.0.merge(more.0);
+        Ok(())
+    }
 }
 
 /// The client cannot be made.
@@ -67,6 +129,9 @@ pub enum TransportError {
     /// The answer is longer than the caller allows.
     #[error("the answer is longer than {0} bytes")]
     TooLarge(usize),
+    /// The memory for bodies is used up.
+    #[error("there is no memory left for the answer")]
+    NoRoom,
 }
 
 impl TransportError {
@@ -124,12 +189,34 @@ impl Transport {
     /// Sends `request` and reads the whole answer, up to `largest` bytes, within `deadline`.
     pub async fn exchange(
         &self,
-        mut request: Request<Full<Bytes>>,
+        request: Request<Full<Bytes>>,
         largest: usize,
         deadline: Duration,
     ) -> Result<Response<Bytes>, TransportError> {
+        self.exchange_in(request, largest, deadline, None).await
+    }
+
+    /// The same, with the answer held in `memory`: `share` of it is taken already, the rest as the answer comes.
+    pub async fn exchange_within(
+        &self,
+        request: Request<Full<Bytes>>,
+        largest: usize,
+        deadline: Duration,
+        memory: &BodyMemory,
+        share: Share,
+    ) -> Result<Response<Bytes>, TransportError> {
+        self.exchange_in(request, largest, deadline, Some(Room { memory, share })).await
+    }
+
+    async fn exchange_in(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        largest: usize,
+        deadline: Duration,
+        room: Option<Room<'_>>,
+    ) -> Result<Response<Bytes>, TransportError> {
         let span = span::begin(&mut request);
-        let answered = self.send(request, largest, deadline).instrument(span.clone()).await;
+        let answered = self.send(request, largest, deadline, room).instrument(span.clone()).await;
         span::end(&span, &answered);
         answered
     }
@@ -139,6 +226,7 @@ impl Transport {
         request: Request<Full<Bytes>>,
         largest: usize,
         deadline: Duration,
+        room: Option<Room<'_>>,
     ) -> Result<Response<Bytes>, TransportError> {
         let whole = async {
             let response = self.client.request(request).await.map_err(|error| {
@@ -149,17 +237,32 @@ impl Transport {
                 }
             })?;
             let (parts, body) = response.into_parts();
-            let body = Limited::new(body, largest).collect().await.map_err(|error| {
-                if error.is::<http_body_util::LengthLimitError>() {
-                    TransportError::TooLarge(largest)
-                } else {
-                    TransportError::Broken(error.to_string())
-                }
-            })?;
-            Ok(Response::from_parts(parts, body.to_bytes()))
+            Ok(Response::from_parts(parts, read(body, largest, room).await?))
         };
         tokio::time::timeout(deadline, whole).await.unwrap_or(Err(TransportError::Deadline(deadline)))
     }
+}
+
+/// Reads a body of at most `largest` bytes, taking room for it as it comes.
+async fn read(mut body: Incoming, largest: usize, mut room: Option<Room<'_>>) -> Result<Bytes, TransportError> {
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| TransportError::Broken(chain(&error)))?;
+        let Ok(data) = frame.into_data() else { continue };
+        let length = bytes.len().saturating_add(data.len());
+        if length > largest {
+            return Err(TransportError::TooLarge(largest));
+        }
+        if let Some(room) = &mut room {
+            room.grow(length)?;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    let bytes = bytes.freeze();
+    Ok(match room {
+        Some(room) => room.share.hold(bytes),
+        None => bytes,
+    })
 }
 
 /// Whether a pooled connection turned out closed before the request was written to it.

@@ -14,6 +14,7 @@ use crate::{
     idempotency::IdempotencyError,
     identity::{Carrier, Class, IdentityError},
     limits::Exceeded,
+    overload::Shed,
     policy::Reasons,
     question::Rejection,
     revocation::Unwelcome,
@@ -68,9 +69,10 @@ impl From<Unwelcome> for Refusal {
 impl From<ContextError> for Refusal {
     fn from(error: ContextError) -> Self {
         let condition = match error {
-            ContextError::Malformed { .. } | ContextError::NotOneText(_) | ContextError::Deadline => {
-                Condition::Malformed
-            }
+            ContextError::Malformed { .. }
+            | ContextError::NotOneText(_)
+            | ContextError::Deadline
+            | ContextError::Session => Condition::Malformed,
             ContextError::Contradiction(_) => Condition::PolicyDenied,
         };
         Self::new(condition, error.to_string())
@@ -99,6 +101,12 @@ impl From<Exceeded> for Refusal {
         // How long requests in flight will take is not known.
         let retry_after = exceeded.retry_after;
         Self { retry_after, ..Self::new(Condition::LimitExceeded, exceeded.to_string()) }
+    }
+}
+
+impl From<Shed> for Refusal {
+    fn from(shed: Shed) -> Self {
+        Self::new(Condition::Overloaded, shed.to_string()).after(shed.retry_after)
     }
 }
 
@@ -142,6 +150,7 @@ impl From<UpstreamError> for Refusal {
                 Self { cosmos: Some(Box::new((*answer).into())), ..Self::new(Condition::Timeout, detail) }
             }
             UpstreamError::Timeout { .. } => Self::deadline(),
+            UpstreamError::NoRoom { .. } => Self::overloaded(),
             UpstreamError::Withdrawn { .. } => Self::new(
                 Condition::InvalidToken,
                 "the token ended before the request could be tried again; nothing was done",

@@ -29,7 +29,7 @@ use crate::{
 /// Largest answer that is read from Cosmos: pages end at 4 MB.
 const LARGEST_ANSWER: usize = 5 * 1024 * 1024;
 /// Longest that one attempt at Cosmos may take: an operation is given 5 s there, a page as well.
-const ATTEMPT: Duration = Duration::from_secs(20);
+const ATTEMPT: Duration = Duration::from_secs(10);
 /// How often the account key is read from Secrets Manager where the configuration does not say, and at most.
 const KEY_REFRESH: Duration = Duration::from_secs(300);
 const SHORTEST_KEY_REFRESH: Duration = Duration::from_secs(1);
@@ -100,6 +100,7 @@ impl Check<'_> {
         let public_url = raw.public_url.as_deref().and_then(|url| self.public_url(url));
         let admin_token = raw.admin_token.as_ref().and_then(|file| self.admin_token(file));
         let credential = self.credential(&raw.cosmos.credential, endpoint.clone());
+        self.regions(&raw.cosmos.preferred_regions);
         let limits = self.limits(&raw.limits);
         let telemetry = self.telemetry(&raw.telemetry);
         let audit = self.audit(&raw.audit);
@@ -126,6 +127,7 @@ impl Check<'_> {
             release_tokens: raw.exchange.release_tokens,
             upstream: upstream::Config {
                 endpoint: endpoint?,
+                preferred_regions: raw.cosmos.preferred_regions.clone(),
                 largest_answer: LARGEST_ANSWER,
                 attempt_timeout: ATTEMPT,
                 continuation_key: credential.continuation_key,
@@ -322,16 +324,29 @@ impl Check<'_> {
         }
     }
 
+    fn regions(&mut self, names: &[String]) {
+        for (index, name) in names.iter().enumerate() {
+            let (path, mend) =
+                (format!("cosmos/preferred_regions/{index}"), "write each once, as the portal has it: West Europe");
+            if name.trim().is_empty() {
+                self.refuse(&path, "a region without a name", mend);
+            } else if names.iter().take(index).any(|before| upstream::is_same_region(before, name)) {
+                self.refuse(&path, format!("the region `{name}` stands twice"), mend);
+            }
+        }
+    }
+
     fn limits(&mut self, limits: &raw::Limits) -> gateway::Limits {
         let bytes = |size: bytesize::ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
         let (request_body, body_memory) = (bytes(limits.request_body), bytes(limits.body_memory));
         if body_memory < request_body || body_memory > u32::MAX as usize {
             self.refuse("limits/body_memory", "must hold at least one body, and less than 4GiB", "set it to 256MiB");
         }
-        if limits.concurrency == 0 || limits.deadline.is_zero() {
-            self.refuse("limits", "with no concurrency or no time no request could pass", "set both above zero");
+        if limits.concurrency == 0 || limits.deadline.is_zero() || limits.read_timeout.is_zero() {
+            self.refuse("limits", "with no concurrency or no time no request could pass", "set each above zero");
         }
-        gateway::Limits { request_body, body_memory, concurrency: limits.concurrency, deadline: limits.deadline }
+        let raw::Limits { concurrency, deadline, read_timeout, .. } = *limits;
+        gateway::Limits { request_body, body_memory, concurrency, deadline, read_timeout }
     }
 
     fn telemetry(&mut self, telemetry: &raw::Telemetry) -> telemetry::Config {

@@ -155,6 +155,10 @@ pub struct ContextClaim {
 pub struct Cosmos {
     /// The account's endpoint. `http://` only on loopback.
     pub endpoint: String,
+    /// The account's regions, in the order in which reads shall go to them; writes go to the region that takes them, and from one
+    /// that fails requests go to the next. Without it everything goes to the endpoint.
+    #[serde(default)]
+    pub preferred_regions: Vec<String>,
     /// PEM certificates to trust for the endpoint beside the system's roots.
     pub ca_file: Option<PathBuf>,
     /// How the gateway proves itself to Cosmos.
@@ -476,6 +480,10 @@ pub struct Limits {
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
     pub deadline: Duration,
+    /// How long a peer may take for the TLS handshake, for the head of a request, and for its body.
+    #[serde(with = "humantime_serde")]
+    #[schemars(with = "String")]
+    pub read_timeout: Duration,
     /// How long a stop waits for requests in flight.
     #[serde(with = "humantime_serde")]
     #[schemars(with = "String")]
@@ -520,6 +528,7 @@ impl Default for Limits {
             body_memory: ByteSize::mib(256),
             concurrency: 1024,
             deadline: Duration::from_secs(55),
+            read_timeout: Duration::from_secs(10),
             drain: Duration::from_secs(65),
         }
     }

@@ -6,12 +6,15 @@ use tokio::net::TcpListener;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    cosmos::{self, Cosmos, CosmosSetup},
+    cosmos::{self, Cosmos, CosmosSetup, RegionConfig},
     issuer::{self, Issuer},
 };
 use crate::{
     clock::Clock,
-    config::{Credential, Raw, dev::Dev},
+    config::{
+        Credential, Raw,
+        dev::{self, Dev},
+    },
     secret::Secret,
 };
 
@@ -94,8 +97,14 @@ async fn cosmos_with(dev: &Dev, entra: Option<String>) -> Result<Running<Cosmos>
     if let Some(key) = &dev.cosmos.account_key {
         config.account_key = Secret::new(key.clone());
     }
+    let region = |region: &dev::Region| RegionConfig { name: region.name.clone(), listen: region.listen };
+    config.regions = dev.cosmos.regions.iter().map(region).collect();
     let handle = Cosmos::new(config, Clock::System).await?;
     let (stop, serving) = (CancellationToken::new(), TaskTracker::new());
+    let refuse = |source| StackError::Bind { address, key: "dev.cosmos.regions", source };
+    for region in handle.bind_regions().await.map_err(refuse)? {
+        serving.spawn(region.serve(stop.clone().cancelled_owned()));
+    }
     serving.spawn(cosmos::serve(listener, handle.clone(), stop.clone().cancelled_owned()));
     Ok(Running { handle, address, stop, serving })
 }
@@ -105,7 +114,7 @@ pub async fn start_issuer(dev: &Dev) -> Result<Running<Issuer>, StackError> {
     issuer_of(&dev.issuer, "dev.issuer.listen").await
 }
 
-async fn issuer_of(config: &crate::config::dev::Issuer, key: &'static str) -> Result<Running<Issuer>, StackError> {
+async fn issuer_of(config: &dev::Issuer, key: &'static str) -> Result<Running<Issuer>, StackError> {
     let (listener, address) = bind(config.listen, key).await?;
     let handle = Issuer::new(config.clone(), format!("http://{address}"), Clock::System)?;
     let (stop, serving) = (CancellationToken::new(), TaskTracker::new());

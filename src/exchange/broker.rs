@@ -11,6 +11,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
+use http::{HeaderValue, Method};
 use moka::{future::Cache, ops::compute::Op, policy::EvictionPolicy};
 use tokio::time::Instant;
 use tokio_util::{
@@ -25,6 +26,7 @@ use super::{
     keyring::Keyring,
     permission::{Minted, PermissionClient},
     scope::TokenScope,
+    signature::ToSign,
     signed::{self, Account},
     sweep::{SweepStatus, Sweeper},
     token::millis,
@@ -157,6 +159,25 @@ impl Broker {
                     Some(key) => Ok(key.to_base64()),
                     None => Ok(keyring.current().await?.to_base64()),
                 }
+            })
+        }
+    }
+
+    /// Signs the question for the account's regions with the key in use, read anew when Cosmos refused the one before. Given the
+    /// value of `x-ms-date`, gives that of `Authorization`.
+    pub fn account_signer(
+        &self,
+    ) -> impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, Box<dyn Error + Send + Sync>>> + Send + Sync + 'static
+    {
+        let mint = Arc::clone(&self.mint);
+        move |date, refused| {
+            let mint = Arc::clone(&mint);
+            Box::pin(async move {
+                let keyring = &mint.client.account.keyring;
+                let key = keyring.current().await?;
+                let another = if refused { keyring.another(&key, Instant::now()).await } else { None };
+                let key = another.unwrap_or(key);
+                Ok(ToSign { method: &Method::GET, resource_type: "", link: "", date: &date }.authorization(&key))
             })
         }
     }

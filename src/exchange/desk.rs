@@ -1,9 +1,9 @@
 //! The exchange itself: one subject and its permit in, one warrant out, whatever the account takes.
 
-use std::{future::ready, time::Duration};
+use std::{error::Error, future::ready, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt as _, TryFutureExt as _};
+use futures_util::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
 use http::{HeaderValue, Method, Response};
 use percent_encoding::percent_decode;
 
@@ -55,6 +55,10 @@ pub struct Released {
     /// What it opens.
     pub warrant: Warrant,
 }
+
+/// What signs a question to the account.
+pub type Sign =
+    dyn Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, Box<dyn Error + Send + Sync>>> + Send + Sync;
 
 /// The one maker of a [`Warrant`].
 #[derive(Debug)]
@@ -270,6 +274,15 @@ impl Exchange {
                 let make = entra.credential_maker();
                 AccountKeyReader::new(move |_| ready(make().map(AccountCredential::Entra)).boxed())
             }
+        }
+    }
+
+    /// Signs the question for the account's regions. Given the value of `x-ms-date`, and whether the signature before was refused, it
+    /// gives the value of `Authorization`.
+    pub fn account_signer(&self) -> Box<Sign> {
+        match &self.means {
+            Means::ResourceTokens(broker) => Box::new(broker.account_signer()),
+            Means::Entra(entra) => Box::new(entra.account_signer()),
         }
     }
 

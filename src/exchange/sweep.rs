@@ -263,6 +263,7 @@ mod tests {
         let container = ContainerSeed {
             id: "orders".into(),
             partition_key: vec!["/tenant".into()],
+            throughput: None,
             items: Vec::new(),
             procedures: Vec::new(),
         };

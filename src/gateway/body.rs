@@ -1,23 +1,24 @@
-//! Request bodies: read whole, within their cap and within the memory all bodies share.
+//! Request bodies: read whole, in time, within their cap and within the memory all bodies share.
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::Body as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::answer::{Condition, Refusal};
+use crate::{
+    answer::{Condition, Refusal},
+    transport::BodyMemory,
+};
 
-/// A body, and its share of the memory for bodies: the share ends with the value.
-pub(super) struct Whole {
-    pub(super) bytes: Bytes,
-    _share: OwnedSemaphorePermit,
-}
-
-/// Reads a body of at most `largest` bytes. A body of unknown length takes the share of the largest one; no body has the
-/// length 0, whether a header says so or not.
-pub(super) async fn read(body: axum::body::Body, largest: usize, memory: &Arc<Semaphore>) -> Result<Whole, Refusal> {
+/// Reads a body of at most `largest` bytes, which must have come whole within `time`. A body of unknown length takes the memory
+/// of the largest one; no body has the length 0, whether a header says so or not.
+pub(super) async fn read(
+    body: axum::body::Body,
+    largest: usize,
+    memory: &BodyMemory,
+    time: Duration,
+) -> Result<Bytes, Refusal> {
     let too_large = || {
         Refusal::new(Condition::ItemTooLarge, format!("the body is larger than {largest} bytes, the largest accepted"))
     };
@@ -25,14 +26,16 @@ pub(super) async fn read(body: axum::body::Body, largest: usize, memory: &Arc<Se
     if length > largest {
         return Err(too_large());
     }
-    let share = u32::try_from(length).ok().and_then(|share| memory.clone().try_acquire_many_owned(share).ok());
-    let share = share.ok_or_else(Refusal::overloaded)?;
-    let bytes = Limited::new(body, largest).collect().await.map_err(|error| {
+    let share = memory.take(length).ok_or_else(Refusal::overloaded)?;
+    let whole = tokio::time::timeout(time, Limited::new(body, largest).collect()).await;
+    let whole =
+        whole.map_err(|_| Refusal::new(Condition::Malformed, format!("the body did not come within {time:?}")))?;
+    let bytes = whole.map_err(|error| {
         if error.is::<LengthLimitError>() {
             too_large()
         } else {
             Refusal::new(Condition::Malformed, "the body ended before it was complete")
         }
     })?;
-    Ok(Whole { bytes: bytes.to_bytes(), _share: share })
+    Ok(share.hold(bytes.to_bytes()))
 }

@@ -36,6 +36,7 @@ pub(super) fn prepare<'a>(
         method: question.method.clone(),
         path: question.path.clone(),
         safety: Safety::of(question.action, headers.is_conditional()),
+        session: None,
         headers,
         body: question.body.clone(),
         activity_id: request.id.as_str(),

@@ -11,6 +11,7 @@ use crate::{
     audit::{self, Asked, Entry, Ruling, UserAgentKind, Verdict, Who},
     exchange::Warrant,
     identity::{IdentityError, VerifiedSubject},
+    overload::Signal,
     policy::{Decision, Permit},
     question::{Need, Question, TokenRequest},
     revocation::{Revocation, Unwelcome},
@@ -158,6 +159,18 @@ pub(super) fn aside(entry: &mut Entry, fared: Option<audit::Upstream>) {
     if let (Some(now), Some(fared)) = (&mut entry.upstream, fared) {
         let audit::Upstream { status, substatus, activity_id, region, .. } = fared;
         (now.status, now.substatus, now.activity_id, now.region) = (status, substatus, activity_id, region);
+    }
+}
+
+/// From when on silence is a sign: Cosmos gives an operation five seconds, and what a caller does not wait for says nothing.
+const STUCK: Duration = Duration::from_secs(5);
+
+/// What an errand says of how its container is doing.
+pub(super) fn signal(forwarded: &Result<UpstreamAnswer, UpstreamError>, took: Duration) -> Signal {
+    match forwarded {
+        Ok(answer) if answer.status.is_success() => Signal::Answered(answer.took),
+        Err(UpstreamError::Timeout { .. } | UpstreamError::OutcomeUnknown { .. }) if took >= STUCK => Signal::Stuck,
+        _ => Signal::Nothing,
     }
 }
 

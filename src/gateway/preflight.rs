@@ -80,7 +80,10 @@ impl Gateway {
             let admission = self.admit(permit, entry)?;
             let question = Question::of_container(&need.container);
             let (admission, question) = (&admission, &question);
-            let permitted = Permitted { request, subject, context, presented, permit, admission, question };
+            let place = &self.turn(request, permit).await?;
+            let session = None;
+            let permitted =
+                Permitted { request, subject, context, presented, permit, admission, place, question, session };
             let depth = self.read_depth(&permitted, caller.form, &warrant, entry).await?;
             if let Some(key) = permit.partition_key() {
                 self.read_partition(&permitted, caller.form, key, depth, &warrant, entry).await?;
@@ -124,7 +127,7 @@ impl Gateway {
             return Ok(());
         }
         let question = Question::of_item(&permitted.permit.scope().container, key, absent);
-        let permitted = Permitted { question: &question, ..*permitted };
+        let permitted = Permitted { question: &question, session: None, ..*permitted };
         let errand = errand::prepare(permitted.request, permitted.permit, &question, &HeaderMap::new());
         let answer = self.run(&permitted, &errand, warrant, entry).await?;
         if answer.status == StatusCode::NOT_FOUND && matches!(answer.substatus(), None | Some(0)) {

@@ -120,7 +120,7 @@ impl Gateway {
     ) -> Result<Value, Denial> {
         let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
         let body = self.read(body, entry).await?;
-        let wanted = question::token_request(&head.headers, &body.bytes)?;
+        let wanted = question::token_request(&head.headers, &body)?;
         let authenticated = self.rooms.identity.authenticate_token(&wanted.subject_token).await;
         entry.who = ledger::who(&authenticated);
         let subject = authenticated.map_err(Refusal::from)?;

@@ -227,7 +227,8 @@ impl Check<'_> {
             self.error(&format!("{path}/role"), format!("there is no role `{}`", written.role), mend);
         }
         let limits = written.limits.as_ref().map(|limits| self.limits(limits, &written.role, &holders, path));
-        Some(Binding { grants: grants?, holders, limits: limits.map(Arc::new) })
+        let place = self.place_of(path).into();
+        Some(Binding { grants: grants?, holders, place, limits: limits.map(Arc::new) })
     }
 
     fn limits(

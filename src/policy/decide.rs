@@ -243,6 +243,7 @@ fn permit(
         partition_key: key.cloned(),
         clauses: Arc::new([by.grant.clause.clone()]),
         revision: set.revision().clone(),
+        binding: by.binding.clone(),
         limits: by.limits.clone(),
         idempotent: by.grant.idempotent,
     }

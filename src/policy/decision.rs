@@ -63,6 +63,7 @@ pub struct Permit {
     pub(super) partition_key: Option<PartitionKey>,
     pub(super) clauses: Arc<[Clause]>,
     pub(super) revision: Revision,
+    pub(super) binding: Arc<str>,
     pub(super) limits: Option<Arc<BindingLimits>>,
     pub(super) idempotent: bool,
 }
@@ -101,6 +102,12 @@ impl Permit {
     /// The policy revision that decided.
     pub fn revision(&self) -> &Revision {
         &self.revision
+    }
+
+    /// The place of the binding that decided, such as `shop.yaml:31`; of several that give the caller the deciding grant the first,
+    /// by file path and position.
+    pub fn binding(&self) -> &Arc<str> {
+        &self.binding
     }
 
     /// How much may be asked for under the binding that decided, where it says so. Of several bindings that give the caller the
@@ -265,6 +272,7 @@ impl Permit {
             scope,
             clauses: Arc::new([]),
             revision: Revision("sha256:test".into()),
+            binding: "test.yaml:1".into(),
             limits: None,
             idempotent: false,
         }

@@ -77,6 +77,8 @@ impl Deny {
 pub(super) struct Entitlement {
     pub(super) grant: Arc<Grant>,
     pub(super) holder: Arc<Selector>,
+    /// Where the binding stands.
+    pub(super) binding: Arc<str>,
     pub(super) limits: Option<Arc<BindingLimits>>,
 }
 
@@ -173,6 +175,8 @@ const fn bit(operation: Operation) -> u16 {
 pub(super) struct Binding {
     pub(super) grants: Arc<[Arc<Grant>]>,
     pub(super) holders: Vec<Arc<Selector>>,
+    /// Where it stands: `shop.yaml:31`.
+    pub(super) place: Arc<str>,
     pub(super) limits: Option<Arc<BindingLimits>>,
 }
 
@@ -188,11 +192,12 @@ impl PolicySet {
         let order: HashMap<*const Grant, usize> =
             grants.iter().enumerate().map(|(i, grant)| (Arc::as_ptr(grant), i)).collect();
         let mut entitlements: Vec<Entitlement> = Vec::new();
-        for Binding { grants, holders, limits } in bindings {
+        for Binding { grants, holders, place, limits } in bindings {
             for grant in grants.iter() {
                 let held = holders.iter().map(|holder| Entitlement {
                     grant: grant.clone(),
                     holder: holder.clone(),
+                    binding: place.clone(),
                     limits: limits.clone(),
                 });
                 entitlements.extend(held);

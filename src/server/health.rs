@@ -11,7 +11,7 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::admin::Desk;
-use crate::{audit::Health, clock::Timestamp, exchange::ExchangeStatus};
+use crate::{audit::Health, clock::Timestamp, exchange::ExchangeStatus, upstream::BreakerState};
 
 /// How a dependency is. The order is the order of trouble.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -55,7 +55,14 @@ impl Dependency {
 
 impl Desk {
     pub(super) async fn dependencies(&self) -> Vec<Dependency> {
-        let mut all = vec![self.audit(), self.policy(), self.credential().await, self.account(), self.revocations()];
+        let mut all = vec![
+            self.audit(),
+            self.policy(),
+            self.credential().await,
+            self.account(),
+            self.revocations(),
+            self.cosmos(),
+        ];
         all.extend(self.anchors());
         all.extend(self.issuers());
         all
@@ -116,6 +123,23 @@ impl Desk {
             condition: if error.is_some() { Condition::Degraded } else { Condition::Ok },
             since: heard.as_ref().map(|heard| heard.at.rfc3339()),
             error: error.map(ToString::to_string),
+        }
+    }
+
+    /// A region that is left alone, or a topology that is not known, is worked round; callers hear of it when nothing is left.
+    fn cosmos(&self) -> Dependency {
+        let status = self.gateway.rooms.upstream.status();
+        let trouble = status.topology.and_then(|topology| topology.trouble);
+        let left_alone = status.regions.iter().find(|region| region.breaker == BreakerState::Open);
+        let error = trouble.as_ref().map(|(_, error)| error.to_string()).or_else(|| {
+            let name = left_alone?.name.as_deref().unwrap_or("the account's endpoint");
+            Some(format!("{name} answers badly and is left alone for a while"))
+        });
+        Dependency {
+            name: "cosmos".into(),
+            condition: if error.is_some() { Condition::Degraded } else { Condition::Ok },
+            since: trouble.map(|(since, _)| since.rfc3339()),
+            error,
         }
     }
 

@@ -24,8 +24,6 @@ use tower::{ServiceExt as _, service_fn};
 
 use super::tls::Certificate;
 
-/// How long a peer may take for the TLS handshake, and again for the head of a request.
-const HEAD: Duration = Duration::from_secs(10);
 /// Largest head of a request, in bytes. A workflow token alone may have 16 KiB.
 const LARGEST_HEAD: u32 = 64 * 1024;
 /// Most headers of a request.
@@ -41,11 +39,12 @@ pub(super) struct Connection {
 }
 
 /// Serves `routes` until `stop`, then waits up to `drain` for what is in flight. The caller owns the socket and the stop
-/// signal.
+/// signal. `head` is how long a peer may take for the TLS handshake, and again for the head of a request.
 pub(super) async fn serve(
     listener: TcpListener,
     certificate: Option<Certificate>,
     routes: Router,
+    head: Duration,
     stop: CancellationToken,
     drain: Duration,
 ) {
@@ -57,7 +56,7 @@ pub(super) async fn serve(
                 let tls = certificate.as_ref().map(Certificate::acceptor);
                 let (routes, watcher, stop) = (routes.clone(), graceful.watcher(), stop.clone());
                 connections.spawn(async move {
-                    if let Err(error) = attend(stream, peer, tls, routes, watcher, stop).await {
+                    if let Err(error) = attend(stream, peer, tls, routes, head, watcher, stop).await {
                         tracing::debug!(%peer, %error, "connection broke");
                     }
                 });
@@ -87,27 +86,29 @@ async fn attend(
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
     routes: Router,
+    head: Duration,
     watcher: Watcher,
     stop: CancellationToken,
 ) -> Result<(), Broken> {
     stream.set_nodelay(true)?;
     let connection = Connection { peer, encrypted: tls.is_some() };
-    let Some(tls) = tls else { return converse(stream, connection, routes, watcher).await };
+    let Some(tls) = tls else { return converse(stream, connection, routes, head, watcher).await };
     // A handshake that is not done at the stop is no request in flight.
-    match stop.run_until_cancelled(shake(tls, stream)).await {
-        Some(stream) => converse(stream?, connection, routes, watcher).await,
+    match stop.run_until_cancelled(shake(tls, stream, head)).await {
+        Some(stream) => converse(stream?, connection, routes, head, watcher).await,
         None => Ok(()),
     }
 }
 
-async fn shake(tls: TlsAcceptor, stream: TcpStream) -> io::Result<TlsStream<TcpStream>> {
-    timeout(HEAD, tls.accept(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+async fn shake(tls: TlsAcceptor, stream: TcpStream, head: Duration) -> io::Result<TlsStream<TcpStream>> {
+    timeout(head, tls.accept(stream)).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Connection,
     routes: Router,
+    head: Duration,
     watcher: Watcher,
 ) -> Result<(), Broken> {
     let service = service_fn(move |mut request: Request<Incoming>| {
@@ -118,7 +119,7 @@ async fn converse(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
+        .header_read_timeout(head)
         .max_buf_size(LARGEST_HEAD as usize)
         .max_headers(MOST_HEADERS);
     builder

@@ -12,9 +12,10 @@ use crate::{
     clock::Timestamp,
     exchange::ExchangeStatus,
     telemetry::{
-        AnchorLabel, DependencyLabel, Exposition, IssuerLabel, ResultLabel, RevisionLabel, Telemetry, copy,
-        copy_amount, set,
+        AnchorLabel, AttemptLabels, CauseLabel, DependencyLabel, Exposition, IssuerLabel, RegionLabel, ResultLabel,
+        RevisionLabel, Telemetry, copy, copy_amount, set,
     },
+    upstream::BreakerState,
 };
 
 /// The metrics, in the form the scraper asks for.
@@ -31,6 +32,7 @@ impl Desk {
         self.observe_policy();
         self.observe_issuers();
         self.observe_credential().await;
+        self.observe_upstream();
         self.observe_audit();
         self.observe_telemetry();
         let revocations = self.gateway.rooms.revocations.status().revocations;
@@ -74,6 +76,25 @@ impl Desk {
         set(&metrics.resource_tokens, status.cached_tokens);
         if let Some(since) = status.key.since {
             metrics.account_key_since.set(seconds(since));
+        }
+    }
+
+    fn observe_upstream(&self) {
+        let (metrics, status) = (&self.gateway.metrics, self.gateway.rooms.upstream.status());
+        for (cause, count) in status.retries {
+            copy(&metrics.upstream_retries.get_or_create(&CauseLabel { cause }), count);
+        }
+        for place in status.regions {
+            let region = place.name.map_or_else(|| "account".to_owned(), |name| name.to_string());
+            for (result, count) in [("good", place.good), ("bad", place.bad)] {
+                copy(&metrics.attempts.get_or_create(&AttemptLabels { region: region.clone(), result }), count);
+            }
+            let is_open = place.breaker != BreakerState::Closed;
+            metrics.region_open.get_or_create(&RegionLabel { region }).set(is_open.into());
+        }
+        set(&metrics.sessions, status.sessions);
+        for gate in self.gateway.rooms.overload.status() {
+            metrics.gate(gate.container.to_string(), gate.limit, gate.in_flight, gate.waiting, gate.shed);
         }
     }
 

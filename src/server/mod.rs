@@ -44,10 +44,11 @@ use crate::{
     idempotency::Idempotency,
     identity::{Identity, IdentitySetup},
     limits::Limits,
+    overload::Overload,
     policy::RunningPolicy,
     revocation::{FileError, Revocations},
-    transport::{Transport, TransportSetup},
-    upstream::Upstream,
+    transport::{BodyMemory, Transport, TransportSetup},
+    upstream::{AccountSigner, Upstream},
 };
 
 /// How often the certificate files are looked at.
@@ -66,6 +67,7 @@ pub struct Server {
     started: Timestamp,
     was_ready: Arc<AtomicBool>,
     drain: Duration,
+    read_timeout: Duration,
 }
 
 /// A bound socket and the certificate it shows.
@@ -141,7 +143,9 @@ impl Server {
         let cosmos = Transport::new(config.ca_file.as_deref())?;
         let exchange = Exchange::new(config.exchange, config.release_tokens, cosmos.clone(), clock.clone());
         let idempotency = Idempotency::new(config.idempotency, exchange.account_key_reader());
-        let upstream = Upstream::new(config.upstream, cosmos, clock.clone());
+        let signer = AccountSigner::new(exchange.account_signer());
+        let memory = BodyMemory::new(config.limits.body_memory);
+        let upstream = Upstream::new(config.upstream, cosmos, signer, memory.clone(), clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
         let account_key = exchange.account_key_reader();
         let means = Means { transport: Transport::new(None)?, account_key: account_key.clone() };
@@ -150,8 +154,12 @@ impl Server {
         let journal = Journal::open(config.audit, anchors, clock.clone())?;
         let started = clock.now();
         let limits = Limits::new(clock.clone());
-        let rooms = Rooms { identity, revocations, policy, limits, journal, idempotency, exchange, upstream, clock };
-        let gateway = Gateway::new(rooms, config.limits, config.public_url);
+        // Half of what may be in flight at all, so that one container's callers cannot hold all of it.
+        let overload = Overload::new(config.limits.concurrency / 2, clock.clone());
+        let rooms =
+            Rooms { identity, revocations, policy, limits, overload, journal, idempotency, exchange, upstream, clock };
+        let read_timeout = config.limits.read_timeout;
+        let gateway = Gateway::new(rooms, config.limits, memory, config.public_url);
         Ok(Self {
             gateway: Arc::new(gateway),
             front,
@@ -161,6 +169,7 @@ impl Server {
             started,
             was_ready: Arc::default(),
             drain: config.drain,
+            read_timeout,
         })
     }
 
@@ -193,7 +202,8 @@ impl Server {
             admin_stop.cancel();
         };
         let routes = admin::routes(self.desk());
-        let watching = listen::serve(admin, self.admin.certificate.clone(), routes, admin_stop.clone(), ADMIN_DRAIN);
+        let certificate = self.admin.certificate.clone();
+        let watching = listen::serve(admin, certificate, routes, self.read_timeout, admin_stop.clone(), ADMIN_DRAIN);
         tokio::join!(serving, watching);
         Ok(())
     }
@@ -202,7 +212,8 @@ impl Server {
     async fn serve_front(&self, listener: TcpListener, stop: CancellationToken) {
         let walks = TaskTracker::new();
         let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
-        let serving = listen::serve(listener, self.front.certificate.clone(), routes, stop.clone(), self.drain);
+        let certificate = self.front.certificate.clone();
+        let serving = listen::serve(listener, certificate, routes, self.read_timeout, stop.clone(), self.drain);
         let until = async {
             stop.cancelled().await;
             Instant::now() + self.drain
@@ -232,7 +243,8 @@ impl Server {
         }
     }
 
-    /// What runs beside the requests: key sets, revocations, the account key, anchors of the audit log, policy files, certificates.
+    /// What runs beside the requests: key sets, revocations, the account key, regions, anchors of the audit log, policy files,
+    /// certificates.
     async fn keep_fresh(&self) {
         let desk = self.desk();
         let rooms = &self.gateway.rooms;
@@ -242,6 +254,7 @@ impl Server {
             rooms.exchange.keep_fresh(),
             self.watch_account(),
             rooms.journal.keep_anchored(),
+            rooms.upstream.keep_fresh(),
             desk.watch(WATCH)
         );
     }

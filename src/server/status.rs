@@ -9,8 +9,10 @@ use crate::{
     clock::Timestamp,
     exchange::{AccountStatus, BrokerStatus, ExchangeStatus, Stage},
     identity::IssuerStatus,
+    overload::GateStatus,
     policy::PolicyStatus,
     revocation,
+    upstream::{RegionStatus, UpstreamStatus},
 };
 
 impl Desk {
@@ -29,6 +31,8 @@ impl Desk {
             "revocations": revocations(&rooms.revocations.status()),
             "credential": credential(&rooms.exchange.status().await),
             "account": account(rooms.exchange.account().as_ref()),
+            "cosmos": cosmos(&rooms.upstream.status()),
+            "containers": rooms.overload.status().iter().map(gate).collect::<Vec<_>>(),
         })
     }
 }
@@ -98,6 +102,37 @@ fn account(status: Option<&AccountStatus>) -> Value {
     json!({
         "asked": status.map(|status| status.at.rfc3339()),
         "error": status.and_then(|status| status.error.as_ref()).map(ToString::to_string),
+    })
+}
+
+/// `regions` in the order of preference. A region without a name is the account's own endpoint, which chooses by itself.
+fn cosmos(upstream: &UpstreamStatus) -> Value {
+    let region = |region: &RegionStatus| {
+        json!({
+            "name": region.name,
+            "endpoint": region.endpoint.as_str(),
+            "reads": region.reads,
+            "writes": region.writes,
+            "breaker": region.breaker.as_str(),
+        })
+    };
+    let topology = upstream.topology.as_ref();
+    json!({
+        "regions": upstream.regions.iter().map(region).collect::<Vec<_>>(),
+        "regions_read": topology.and_then(|topology| topology.read).map(Timestamp::rfc3339),
+        "error": topology.and_then(|topology| topology.trouble.as_ref()).map(|(_, error)| error.to_string()),
+        "sessions": upstream.sessions,
+    })
+}
+
+/// How much a container takes at once, as found out.
+fn gate(gate: &GateStatus) -> Value {
+    json!({
+        "container": gate.container.to_string(),
+        "limit": gate.limit,
+        "in_flight": gate.in_flight,
+        "waiting": gate.waiting,
+        "shed": gate.shed,
     })
 }
 

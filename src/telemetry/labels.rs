@@ -54,6 +54,36 @@ pub struct UnitsLabels {
     pub workload: String,
 }
 
+/// The labels of attempts at Cosmos.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct AttemptLabels {
+    /// The region, or `account` for the account's own endpoint.
+    pub region: String,
+    /// `good`, or `bad` where it spoke against the region.
+    pub result: &'static str,
+}
+
+/// The label of a region.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct RegionLabel {
+    /// The region, or `account`.
+    pub region: String,
+}
+
+/// The label of a container.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ContainerLabel {
+    /// `database/container`; `other` once there are many.
+    pub container: String,
+}
+
+/// The label of a retry.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct CauseLabel {
+    /// The row of the table of retries.
+    pub cause: &'static str,
+}
+
 /// The label of an issuer.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct IssuerLabel {

@@ -21,8 +21,9 @@ use prometheus_client::{
 use super::{
     exposition::{Exposition, as_text},
     labels::{
-        AnchorLabel, BindingLabel, ClauseLabels, DependencyLabel, DurationLabels, IssuerLabel, Names, RequestLabels,
-        ResultLabel, RevisionLabel, TraceLabel, UnitsLabels,
+        AnchorLabel, AttemptLabels, BindingLabel, CauseLabel, ClauseLabels, ContainerLabel, DependencyLabel,
+        DurationLabels, IssuerLabel, Names, RegionLabel, RequestLabels, ResultLabel, RevisionLabel, TraceLabel,
+        UnitsLabels,
     },
     request::Finished,
 };
@@ -46,17 +47,28 @@ pub struct Metrics {
     clause_requests: Family<ClauseLabels, Counter>,
     request_units: Family<UnitsLabels, Amount>,
     upstream_duration: Histogram,
-    upstream_retries: Counter,
     limited: Family<BindingLabel, Counter>,
+    container_limit: Family<ContainerLabel, Gauge>,
+    container_in_flight: Family<ContainerLabel, Gauge>,
+    container_waiting: Family<ContainerLabel, Gauge>,
+    shed: Family<ContainerLabel, Counter>,
     reloads: Family<ResultLabel, Counter>,
 
     /// Requests in flight.
     pub requests_in_flight: Gauge,
     /// Most requests in flight.
     pub requests_in_flight_limit: Gauge,
-    /// Memory taken by request bodies.
+    /// How often each cause led to another attempt at Cosmos.
+    pub upstream_retries: Family<CauseLabel, Counter>,
+    /// What came of attempts at Cosmos.
+    pub attempts: Family<AttemptLabels, Counter>,
+    /// Whether each region is left alone.
+    pub region_open: Family<RegionLabel, Gauge>,
+    /// Sessions kept for executions.
+    pub sessions: Gauge,
+    /// Memory taken by bodies, requests and answers.
     pub body_memory: Gauge,
-    /// Most memory for request bodies.
+    /// Most memory for bodies.
     pub body_memory_limit: Gauge,
     /// How each dependency is.
     pub dependencies: Family<DependencyLabel, Gauge>,
@@ -130,14 +142,21 @@ impl Default for Metrics {
                 Some(Unit::Seconds),
                 Histogram::new(DURATIONS),
             ),
-            upstream_retries: new.metric("upstream_retries", "Attempts at Cosmos beyond a request's first"),
+            upstream_retries: new.metric("upstream_retries", "Attempts at Cosmos that came after another"),
+            attempts: new.metric("upstream_attempts", "Attempts at Cosmos"),
+            region_open: new.metric("region_open", "Whether a region is left alone for answering badly"),
+            sessions: new.metric("sessions", "Sessions kept for executions"),
             limited: new.metric("limited_requests", "Requests refused over the limits of their binding"),
+            container_limit: new.metric("container_limit", "Requests a container takes at once, as found out"),
+            container_in_flight: new.metric("container_in_flight", "Requests at a container"),
+            container_waiting: new.metric("container_waiting", "Requests that wait for their turn at a container"),
+            shed: new.metric("shed_requests", "Requests whose turn at a container would not have come in time"),
             reloads: new.metric("policy_reloads", "Policy reloads"),
 
             requests_in_flight: new.metric("requests_in_flight", "Requests on their walk"),
             requests_in_flight_limit: new.metric("requests_in_flight_limit", "Most requests that may be on their walk"),
-            body_memory: new.bytes("body_memory", "Memory taken by request bodies"),
-            body_memory_limit: new.bytes("body_memory_limit", "Most memory that request bodies may take"),
+            body_memory: new.bytes("body_memory", "Memory taken by bodies, requests and answers"),
+            body_memory_limit: new.bytes("body_memory_limit", "Most memory that bodies may take"),
             dependencies: new.metric("dependency_condition", "How a dependency is: 0 ok, 1 degraded, 2 down"),
             policy: new.metric("policy_info", "The policy revision that decides"),
             policy_since: new.seconds("policy_since_timestamp", "When the running policy began to decide"),
@@ -241,7 +260,6 @@ impl Metrics {
             let workload = self.workloads.bound(finished.workload.clone().unwrap_or_default());
             self.request_units.get_or_create(&UnitsLabels { operation, workload }).inc_by(upstream.request_units);
             self.upstream_duration.observe(upstream.latency.as_secs_f64());
-            self.upstream_retries.inc_by(u64::from(upstream.attempts.saturating_sub(1)));
         }
         let (decision, status) = (finished.decision, finished.status);
         self.requests.get_or_create(&RequestLabels { operation, container, decision, status }).inc();
@@ -257,6 +275,15 @@ impl Metrics {
     pub fn limited(&self, role: &str, place: &str) {
         let binding = self.bindings.bound(format!("{role} ({place})"));
         self.limited.get_or_create(&BindingLabel { binding }).inc();
+    }
+
+    /// Takes over how the gate of a container stands.
+    pub fn gate(&self, container: String, limit: usize, in_flight: usize, waiting: usize, shed: u64) {
+        let label = ContainerLabel { container: self.containers.bound(container) };
+        set(&self.container_limit.get_or_create(&label), limit);
+        set(&self.container_in_flight.get_or_create(&label), in_flight);
+        set(&self.container_waiting.get_or_create(&label), waiting);
+        copy(&self.shed.get_or_create(&label), shed);
     }
 
     /// The names of all metrics, also of those that have no series yet.

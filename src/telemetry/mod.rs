@@ -21,8 +21,8 @@ pub mod trace;
 pub use export::{Otlp, OtlpProtocol, OtlpSetup};
 pub use exposition::Exposition;
 pub use labels::{
-    AnchorLabel, BindingLabel, ClauseLabels, DependencyLabel, DurationLabels, IssuerLabel, RequestLabels, ResultLabel,
-    RevisionLabel, TraceLabel, UnitsLabels,
+    AnchorLabel, AttemptLabels, BindingLabel, CauseLabel, ClauseLabels, ContainerLabel, DependencyLabel,
+    DurationLabels, IssuerLabel, RegionLabel, RequestLabels, ResultLabel, RevisionLabel, TraceLabel, UnitsLabels,
 };
 pub use metrics::{Metrics, Times, copy, copy_amount, set};
 pub use request::Finished;

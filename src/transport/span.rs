@@ -51,6 +51,7 @@ pub(super) fn end(span: &Span, answered: &Result<Response<Bytes>, TransportError
         Err(TransportError::Broken(_)) => Some("broken".to_owned()),
         Err(TransportError::Deadline(_)) => Some("timeout".to_owned()),
         Err(TransportError::TooLarge(_)) => Some("too_large".to_owned()),
+        Err(TransportError::NoRoom) => Some("no_room".to_owned()),
     };
     if let Some(error) = error {
         span.set_attribute("error.type", error);

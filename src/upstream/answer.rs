@@ -28,6 +28,8 @@ pub struct UpstreamAnswer {
     pub attempts: u32,
     /// From the first attempt's departure to the answer, with the waits between.
     pub latency: Duration,
+    /// How long the last attempt took.
+    pub took: Duration,
     /// The region that answered, where it is known; `None` at the account's own endpoint, which chooses by itself.
     pub region: Option<Arc<str>>,
 }
@@ -123,6 +125,12 @@ pub enum UpstreamError {
         /// The most that is kept.
         largest: usize,
     },
+    /// The memory for bodies is used up; nothing was changed.
+    #[error("no memory for an answer of Cosmos ({attempts} attempts)")]
+    NoRoom {
+        /// How often the request was sent.
+        attempts: u32,
+    },
     /// The caller's leave was withdrawn before the request could be sent once more. The attempts so far had no effect.
     #[error("the leave to act was withdrawn after {attempts} attempts")]
     Withdrawn {
@@ -155,6 +163,7 @@ impl UpstreamError {
             | Self::BadAnswer { attempts, .. }
             | Self::TooLarge { attempts, .. }
             | Self::UnknownKey { attempts, .. }
+            | Self::NoRoom { attempts }
             | Self::Withdrawn { attempts } => *attempts,
             Self::Outside(_) | Self::Unsendable(_) => 0,
         }

@@ -1,6 +1,12 @@
 //! Sending a request to Cosmos, as often as that is safe and the deadline allows.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
@@ -14,19 +20,25 @@ use super::{
     confine::{self, Confinement},
     continuation::Seal,
     headers::{self, RequestHeaders},
-    retry::{self, Effect, Rule, Safety},
+    regions::{Place, RegionStatus, Regions, Way},
+    retry::{self, Effect, Next, RULES, Rule, Safety},
+    session::{SESSION_TOKEN, SessionKey, Sessions},
+    topology::{AccountSigner, Reader, TopologyStatus},
 };
 use crate::{
     access::Enforcer,
     clock::Clock,
     exchange::Warrant,
     secret::Secret,
-    transport::{Transport, TransportError},
+    transport::{BodyMemory, Transport, TransportError},
 };
 
 /// The version of the REST API, unless the caller asks for another.
-const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
+pub(super) const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
+pub(super) const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
+/// The room taken for an answer before its request leaves, beside as much as was sent; what is longer takes more as it comes. A
+/// write, which is answered with what it wrote, must not find out afterwards that its answer cannot be held.
+const ROOM: usize = 64 * 1024;
 /// An attempt with less time than this would mostly end in doubt about its outcome; the answer at hand is better.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(100);
 
@@ -35,6 +47,8 @@ const SHORTEST_ATTEMPT: Duration = Duration::from_millis(100);
 pub struct Config {
     /// The account, such as `https://account.documents.azure.com/`.
     pub endpoint: Url,
+    /// The regions in the order in which reads shall go to them. Empty: everything goes to the endpoint.
+    pub preferred_regions: Vec<String>,
     /// Longest answer that is read, in bytes. Cosmos' pages end at 4 MB.
     pub largest_answer: usize,
     /// Longest that one attempt may take.
@@ -56,6 +70,8 @@ pub struct Errand<'a> {
     pub body: Bytes,
     /// What it would mean to carry it out twice.
     pub safety: Safety,
+    /// Whose session it belongs to, where the gateway keeps it.
+    pub session: Option<SessionKey>,
     /// The request id, under which Azure logs the request.
     pub activity_id: &'a str,
     /// No attempt lasts beyond this.
@@ -67,33 +83,84 @@ pub struct Errand<'a> {
 pub struct Upstream {
     config: Config,
     transport: Transport,
+    memory: BodyMemory,
     clock: Clock,
     budget: Budget,
     confinement: Confinement,
+    regions: Regions,
+    sessions: Sessions,
+    reader: Reader,
+    /// How often each row of the table led to another attempt.
+    retries: [AtomicU64; RULES.len()],
+}
+
+/// How the way to the account stands.
+#[derive(Clone, Debug)]
+pub struct UpstreamStatus {
+    /// The places requests go to, in the order of preference.
+    pub regions: Vec<RegionStatus>,
+    /// When the account told its regions; `None` where the gateway does not choose among them.
+    pub topology: Option<TopologyStatus>,
+    /// How often each cause led to another attempt.
+    pub retries: Vec<(&'static str, u64)>,
+    /// Sessions that are kept (about: the cache counts lazily).
+    pub sessions: u64,
 }
 
 impl Upstream {
-    /// A way to the account; nothing is sent yet.
-    pub fn new(config: Config, transport: Transport, clock: Clock) -> Self {
+    /// A way to the account; nothing is sent yet. `signer` signs the question for its regions.
+    /// Answers are held in `memory`.
+    pub fn new(config: Config, transport: Transport, signer: AccountSigner, memory: BodyMemory, clock: Clock) -> Self {
         let confinement = Confinement::new(Seal::new(config.continuation_key.as_ref()));
-        Self { config, transport, budget: Budget::new(clock.clone()), clock, confinement }
+        Self {
+            confinement,
+            budget: Budget::new(clock.clone()),
+            regions: Regions::new(config.endpoint.clone(), config.preferred_regions.clone(), clock.clone()),
+            sessions: Sessions::new(),
+            reader: Reader { transport: transport.clone(), signer, clock: clock.clone() },
+            retries: [const { AtomicU64::new(0) }; RULES.len()],
+            config,
+            transport,
+            memory,
+            clock,
+        }
+    }
+
+    /// Keeps the account's regions as it tells them, where the gateway chooses among them.
+    pub async fn keep_fresh(&self) {
+        if self.regions.are_chosen() {
+            self.reader.keep_fresh(&self.regions).await;
+        }
+    }
+
+    /// How the way stands.
+    pub fn status(&self) -> UpstreamStatus {
+        let counts = self.retries.iter().map(|count| count.load(Ordering::Relaxed));
+        UpstreamStatus {
+            regions: self.regions.status(),
+            topology: self.regions.are_chosen().then(|| self.regions.topology_status()),
+            retries: RULES.iter().map(|rule| rule.word).zip(counts).collect(),
+            sessions: self.sessions.len(),
+        }
     }
 
     /// Sends `errand` under `warrant` and returns the first answer that is not worth another attempt.
-    /// Before each further attempt `may_retry` is asked whether the caller may still act.
+    /// Before each further attempt `may_retry` is asked whether the caller may still act; `throttled` is told of each attempt that
+    /// was.
     pub async fn forward(
         &self,
         errand: &Errand<'_>,
         warrant: &Warrant,
         may_retry: impl Fn() -> bool,
+        throttled: impl Fn(),
     ) -> Result<UpstreamAnswer, UpstreamError> {
         match warrant.enforcer() {
             Enforcer::Cosmos => {
-                let answer = self.send(errand, warrant, &may_retry).await?;
+                let answer = self.send(errand, warrant, &may_retry, &throttled).await?;
                 // A resource token that is refused may be old, or good and asked for what only a whole key has. In the second
                 // case it reads the container, whose key tells; in the first it does not, and nothing is known.
                 if answer.refused_credential() {
-                    let depth = async || self.read_depth(errand, warrant, &may_retry).await;
+                    let depth = async || self.read_depth(errand, warrant, &may_retry, &throttled).await;
                     let checked = self.confinement.check_depth(errand, warrant, depth).await;
                     if let Err(outside @ UpstreamError::Outside(_)) = checked {
                         return Err(outside);
@@ -103,9 +170,9 @@ impl Upstream {
             }
             Enforcer::Stepgate => {
                 let held = self.confinement.hold(errand, warrant)?;
-                let depth = async || self.read_depth(errand, warrant, &may_retry).await;
+                let depth = async || self.read_depth(errand, warrant, &may_retry, &throttled).await;
                 self.confinement.check_depth(errand, warrant, depth).await?;
-                let answer = self.send(&held, warrant, may_retry).await?;
+                let answer = self.send(&held, warrant, may_retry, throttled).await?;
                 Ok(self.confinement.hand_out(errand, warrant, answer))
             }
         }
@@ -117,6 +184,7 @@ impl Upstream {
         errand: &Errand<'_>,
         warrant: &Warrant,
         may_retry: impl Fn() -> bool,
+        throttled: impl Fn(),
     ) -> Result<usize, UpstreamError> {
         let read = Errand {
             method: Method::GET,
@@ -124,10 +192,11 @@ impl Upstream {
             headers: RequestHeaders::default(),
             body: Bytes::new(),
             safety: Safety::Read,
+            session: None,
             activity_id: errand.activity_id,
             deadline: errand.deadline,
         };
-        let answer = self.send(&read, warrant, may_retry).await?;
+        let answer = self.send(&read, warrant, may_retry, throttled).await?;
         let unknown = UpstreamError::UnknownKey { attempts: answer.attempts, status: answer.status };
         answer.status.is_success().then(|| partition_key_levels(&answer.body)).flatten().ok_or(unknown)
     }
@@ -137,25 +206,34 @@ impl Upstream {
         errand: &Errand<'_>,
         warrant: &Warrant,
         may_retry: impl Fn() -> bool,
+        throttled: impl Fn(),
     ) -> Result<UpstreamAnswer, UpstreamError> {
         self.budget.deposit();
-        let mut trip = Trip { errand, began: Instant::now(), attempts: 0, doubt: None };
+        let mut trip = Trip::new(errand);
         loop {
             let left = errand.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(trip.ended(|attempts| UpstreamError::Timeout { attempts }));
             }
-            let request = self.request(errand, warrant).map_err(UpstreamError::Unsendable)?;
+            let place = self.regions.choose(errand.safety, &mut trip.way);
+            let request = self.request(errand, warrant, &place).map_err(UpstreamError::Unsendable)?;
             let timeout = left.min(self.config.attempt_timeout);
-            let sent = self.transport.exchange(request, self.config.largest_answer, timeout).await;
-            trip.attempts += 1;
-            let rule = match &sent {
-                Ok(answer) => Rule::of_answer(answer.status(), answer.headers()),
-                Err(error) => Rule::of_error(error),
+            let Some(room) = self.memory.take(ROOM.saturating_add(errand.body.len())) else {
+                return Err(trip.ended(|attempts| UpstreamError::NoRoom { attempts }));
             };
-            let Some((rule, wait)) = rule.and_then(|rule| Some((rule, self.time_to_wait(rule, &sent, &trip)?))) else {
+            let left = Instant::now();
+            let largest = self.config.largest_answer;
+            let sent = self.transport.exchange_within(request, largest, timeout, &self.memory, room).await;
+            trip.took = left.elapsed();
+            if sent.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS) {
+                throttled();
+            }
+            let rule = self.heard(&mut trip, &place, &sent, timeout);
+            let Some((rule, wait)) = rule.and_then(|rule| Some((rule, self.time_to_wait(rule, &sent, &mut trip)?)))
+            else {
                 return trip.conclude(sent, rule);
             };
+            self.count(rule);
             if rule.effect == Effect::Unknown && errand.safety != Safety::Read {
                 trip.doubt = Some(trip.doubt_about(sent)?);
             }
@@ -166,22 +244,74 @@ impl Upstream {
         }
     }
 
+    /// Takes in what an attempt says of its place and of the session; gives the row of the table it falls into.
+    fn heard(&self, trip: &mut Trip<'_>, place: &Arc<Place>, sent: &Sent, timeout: Duration) -> Option<&'static Rule> {
+        trip.attempts += 1;
+        trip.way.tried(place);
+        trip.region.clone_from(&place.name);
+        let rule = match sent {
+            Ok(answer) => Rule::of_answer(answer.status(), answer.headers()),
+            Err(error) => Rule::of_error(error),
+        };
+        if let (Ok(answer), Some(session)) = (sent, &trip.errand.session) {
+            self.sessions.learn(session, answer.headers());
+        }
+        // A caller who does not wait long enough says nothing of the region.
+        let was_cut_short = matches!(sent, Err(TransportError::Deadline(_))) && timeout < self.config.attempt_timeout;
+        if !was_cut_short {
+            place.heard(rule.is_none_or(|rule| rule.next != Next::Elsewhere));
+        }
+        match rule.map(|rule| rule.next) {
+            Some(Next::WriteRegion) => {
+                trip.way.turn_to_write_region();
+                self.regions.ask();
+            }
+            Some(Next::Elsewhere) => self.regions.ask(),
+            Some(Next::Again) | None => {}
+        }
+        rule
+    }
+
     /// How long until the next attempt; `None` when what was sent last is the last.
-    fn time_to_wait(&self, rule: &Rule, sent: &Sent, trip: &Trip<'_>) -> Option<Duration> {
-        let repeats = trip.attempts.saturating_sub(1);
-        if !rule.allows(trip.errand.safety) || repeats >= rule.repeats(false) {
+    fn time_to_wait(&self, rule: &Rule, sent: &Sent, trip: &mut Trip<'_>) -> Option<Duration> {
+        let safety = trip.errand.safety;
+        let left = trip.errand.deadline.saturating_duration_since(Instant::now());
+        if !rule.allows(safety) || left < SHORTEST_ATTEMPT {
+            return None;
+        }
+        if rule.next != Next::Again && self.regions.has_another(safety, &trip.way) {
+            return Some(Duration::ZERO);
+        }
+        let may_be_taken_over = safety != Safety::Read && self.regions.may_be_taken_over();
+        let repeats = rule.repeats(may_be_taken_over);
+        if trip.repeats >= repeats {
             return None;
         }
         let told = sent.as_ref().ok().and_then(|answer| retry::told(answer.headers()));
-        let wait = rule.wait(repeats, told, retry::dice());
-        let left = trip.errand.deadline.saturating_duration_since(Instant::now());
-        let goes = wait + SHORTEST_ATTEMPT <= left && (told.is_some() || self.budget.pay());
-        goes.then_some(wait)
+        let wait = rule.wait(trip.repeats, told, retry::dice());
+        let is_free = told.is_some() || repeats > rule.repeats;
+        let goes = wait + SHORTEST_ATTEMPT <= left && (is_free || self.budget.pay());
+        goes.then(|| {
+            trip.repeats += 1;
+            wait
+        })
+    }
+
+    fn count(&self, rule: &Rule) {
+        let row = RULES.iter().position(|of| of.word == rule.word);
+        if let Some(count) = row.and_then(|row| self.retries.get(row)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// The request of one attempt: dated anew, and with no credential but the warrant's.
-    fn request(&self, errand: &Errand<'_>, warrant: &Warrant) -> Result<Request<Full<Bytes>>, http::Error> {
-        let endpoint = &self.config.endpoint;
+    fn request(
+        &self,
+        errand: &Errand<'_>,
+        warrant: &Warrant,
+        place: &Place,
+    ) -> Result<Request<Full<Bytes>>, http::Error> {
+        let endpoint = &place.endpoint;
         // Part by part, so that no path can run into the host's name.
         let uri = Uri::builder().scheme(endpoint.scheme()).authority(endpoint.authority());
         let uri = uri.path_and_query(errand.path.as_str()).build()?;
@@ -196,6 +326,14 @@ impl Upstream {
         headers.insert(header::USER_AGENT, USER_AGENT);
         headers.insert("x-ms-activity-id", activity_id);
         headers.insert("x-ms-date", date);
+        if errand.safety != Safety::Read && self.regions.all_write() {
+            headers.insert("x-ms-cosmos-allow-tentative-writes", HeaderValue::from_static("true"));
+        }
+        if let Some(session) = &errand.session
+            && let Some(token) = self.sessions.token(session, headers.get(SESSION_TOKEN))
+        {
+            headers.insert(SESSION_TOKEN, token);
+        }
         Ok(request)
     }
 }
@@ -207,11 +345,24 @@ struct Trip<'a> {
     errand: &'a Errand<'a>,
     began: Instant,
     attempts: u32,
+    /// How long the last attempt took.
+    took: Duration,
+    /// Attempts that a wait came before.
+    repeats: u32,
+    way: Way,
+    /// Where the last attempt went.
+    region: Option<Arc<str>>,
     /// The last attempt that may have carried out the write.
     doubt: Option<Doubt>,
 }
 
-impl Trip<'_> {
+impl<'a> Trip<'a> {
+    fn new(errand: &'a Errand<'a>) -> Self {
+        let (way, began) = (Way::default(), Instant::now());
+        let took = Duration::ZERO;
+        Self { errand, began, attempts: 0, took, repeats: 0, way, region: None, doubt: None }
+    }
+
     /// The end of a trip without another answer: of a write in doubt, all that is known is the doubt.
     fn ended(self, otherwise: impl FnOnce(u32) -> UpstreamError) -> UpstreamError {
         let attempts = self.attempts;
@@ -237,6 +388,7 @@ impl Trip<'_> {
             Err(cause) if is_write => {
                 return Err(UpstreamError::OutcomeUnknown { attempts, cause: Doubt::Lost(cause) });
             }
+            Err(TransportError::NoRoom) => return Err(UpstreamError::NoRoom { attempts }),
             Err(TransportError::TooLarge(largest)) => return Err(UpstreamError::TooLarge { attempts, largest }),
             Err(TransportError::Deadline(_)) => return Err(UpstreamError::Timeout { attempts }),
             Err(cause) => return Err(UpstreamError::Unavailable { attempts, cause }),
@@ -271,7 +423,8 @@ impl Trip<'_> {
             body,
             attempts: self.attempts,
             latency: self.began.elapsed(),
-            region: None,
+            took: self.took,
+            region: self.region.clone(),
         })
     }
 }

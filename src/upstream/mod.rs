@@ -1,6 +1,7 @@
 //! The errand: a permitted request goes to Cosmos and an answer comes back.
 //!
-//! **What this room decides.** Which headers cross in either direction, and whether a request may be sent once more.
+//! **What this room decides.** Which headers cross in either direction, to which region a request goes, and whether it may be
+//! sent once more.
 //!
 //! **What it refuses to know.** Whether the request is allowed (the warrant is the proof that somebody asked), what
 //! the body means, and what the caller is told: an answer of Cosmos comes back as it was, and a failure says only what is
@@ -17,16 +18,24 @@
 //! [`Warrant`]: crate::exchange::Warrant
 
 mod answer;
+mod breaker;
 mod budget;
 mod confine;
 mod continuation;
 mod forward;
 mod headers;
+mod regions;
 mod retry;
+mod session;
+mod topology;
 
 pub use answer::{Doubt, UpstreamAnswer, UpstreamError, partition_key_levels};
+pub use breaker::BreakerState;
 pub use confine::Outside;
 pub use continuation::ForeignContinuation;
-pub use forward::{Config, Errand, Upstream};
+pub use forward::{Config, Errand, Upstream, UpstreamStatus};
 pub use headers::{RangeAddressing, RequestHeaders};
+pub use regions::{RegionStatus, is_same_region};
 pub use retry::{Effect, Next, RULES, Rule, Safety, When};
+pub use session::SessionKey;
+pub use topology::{AccountSigner, SignError, Signing, TopologyError, TopologyStatus};

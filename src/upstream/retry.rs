@@ -154,7 +154,7 @@ impl Rule {
         let when = match error {
             TransportError::Connect(_) => When::NotConnected,
             TransportError::Broken(_) | TransportError::Deadline(_) => When::Lost,
-            TransportError::TooLarge(_) => return None,
+            TransportError::TooLarge(_) | TransportError::NoRoom => return None,
         };
         RULES.iter().find(|rule| rule.when == when)
     }

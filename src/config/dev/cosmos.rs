@@ -17,9 +17,23 @@ pub struct Cosmos {
     /// Whether it takes Entra tokens alone, as an account with `disableLocalAuth`; `dev.entra` is then their issuer.
     #[serde(default)]
     pub disable_local_auth: bool,
+    /// Its regions, each at an address of its own; `listen` then is the account's endpoint, which follows the region that takes
+    /// writes: at first the first (default: one region, at `listen`).
+    #[serde(default)]
+    pub regions: Vec<Region>,
     /// What it holds at the start.
     #[serde(default)]
     pub seed: Seed,
+}
+
+/// A region of the stand-in.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Region {
+    /// Its name, such as `West Europe`.
+    pub name: String,
+    /// Where it listens; port 0 takes any free port.
+    pub listen: SocketAddr,
 }
 
 /// Databases, containers and items that exist from the start.
@@ -51,6 +65,9 @@ pub struct ContainerSeed {
     /// The paths of its partition key, outermost first: one, or up to three of a hierarchical key.
     #[schemars(length(min = 1, max = 3))]
     pub partition_key: Vec<String>,
+    /// Its request units per second, 400 or more; what asks for more is throttled (default: without a bound).
+    #[schemars(range(min = 400))]
+    pub throughput: Option<u64>,
     /// Items in it; each needs an `id`.
     #[serde(default)]
     pub items: Vec<Value>,

@@ -6,7 +6,7 @@ mod issuer;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-pub use cosmos::{ContainerSeed, Cosmos, DatabaseSeed, Seed};
+pub use cosmos::{ContainerSeed, Cosmos, DatabaseSeed, Region, Seed};
 pub use issuer::{Client, Issuer, Kind, SigningAlgorithm};
 
 /// The stand-ins.

@@ -64,6 +64,10 @@ fn obey(cosmos: &Cosmos, order: Order) -> Response<Bytes> {
             cosmos.add_fault(fault);
             fine(&json!({ "faults": cosmos.waiting_faults() }))
         }
+        Order::Region(change, name) => match cosmos.change_region(&name, change) {
+            Ok(()) => fine(&json!({ "region": name, "change": change })),
+            Err(error) => refuse(StatusCode::CONFLICT, &error.to_string()),
+        },
         Order::ExpireTokens => {
             cosmos.expire_tokens();
             fine(&json!({}))

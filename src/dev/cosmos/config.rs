@@ -1,5 +1,7 @@
 //! What the stand-in is given: an account key, and data to begin with.
 
+use std::net::SocketAddr;
+
 use url::Url;
 
 use crate::{config::dev::Seed, secret::Secret};
@@ -20,8 +22,19 @@ pub struct Config {
     pub aad: Option<Aad>,
     /// Whether keys and resource tokens are refused, whoever made them.
     pub disable_local_auth: bool,
+    /// Regions with a listener of their own, beside the account's endpoint; the first takes writes. None: one region, there.
+    pub regions: Vec<RegionConfig>,
     /// The data to begin with.
     pub seed: Seed,
+}
+
+/// A region.
+#[derive(Clone, Debug)]
+pub struct RegionConfig {
+    /// Its name, such as `West Europe`.
+    pub name: String,
+    /// Where it listens.
+    pub listen: SocketAddr,
 }
 
 impl Default for Config {
@@ -32,6 +45,7 @@ impl Default for Config {
             tokens_survive_rotation: false,
             aad: None,
             disable_local_auth: false,
+            regions: Vec::new(),
             seed: Seed::default(),
         }
     }

@@ -9,6 +9,7 @@ use http::{HeaderValue, Response, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    RegionChange,
     keyring::Which,
     refusal::error_answer,
     request::{Asked, Operation, Target, header},
@@ -78,12 +79,15 @@ pub struct Fault {
     /// On paths that begin so alone: decoded, without a trailing slash.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
+    /// In this region alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
 }
 
 impl Fault {
     /// A fault that strikes the next request on data, whichever it is.
     pub const fn once(effect: Effect) -> Self {
-        Self { effect, count: 1, on: On::Data, operation: None, path: None }
+        Self { effect, count: 1, on: On::Data, operation: None, path: None, region: None }
     }
 
     /// The same, `count` times.
@@ -104,7 +108,13 @@ impl Fault {
         self
     }
 
-    fn strikes(&self, asked: &Asked) -> bool {
+    /// The same, in one region alone.
+    pub fn at(mut self, region: &str) -> Self {
+        self.region = Some(region.to_owned());
+        self
+    }
+
+    fn strikes(&self, asked: &Asked, region: Option<&str>) -> bool {
         let on = match &asked.target {
             _ if asked.operation().is_some() => On::Data,
             Target::Users { .. } | Target::User { .. } | Target::Permissions { .. } | Target::Permission { .. } => {
@@ -114,6 +124,7 @@ impl Fault {
         };
         on == self.on
             && self.operation.is_none_or(|operation| asked.operation() == Some(operation))
+            && self.region.as_deref().is_none_or(|of| region == Some(of))
             && self.path.as_ref().is_none_or(|path| asked.path().starts_with(path))
     }
 }
@@ -142,8 +153,8 @@ impl Faults {
     }
 
     /// The effect that strikes this request; it is used up.
-    pub(super) fn take(&mut self, asked: &Asked) -> Option<Effect> {
-        let fault = self.0.iter_mut().find(|fault| fault.strikes(asked))?;
+    pub(super) fn take(&mut self, asked: &Asked, region: Option<&str>) -> Option<Effect> {
+        let fault = self.0.iter_mut().find(|fault| fault.strikes(asked, region))?;
         fault.count -= 1;
         let effect = fault.effect;
         self.0.retain(|fault| fault.count > 0);
@@ -185,6 +196,7 @@ impl Effect {
 /// What the body of `POST /_stepgate/faults` asks for.
 pub(super) enum Order {
     Fault(Fault),
+    Region(RegionChange, String),
     ExpireTokens,
     RotateKey { which: Which, key: Option<Secret> },
 }
@@ -203,6 +215,8 @@ pub(super) struct RawOrder {
     ms: Option<u64>,
     status: Option<u16>,
     substatus: Option<u32>,
+    region: Option<String>,
+    change: Option<RegionChange>,
     #[serde(default)]
     key: Which,
     account_key: Option<String>,
@@ -218,6 +232,7 @@ enum Kind {
     Session,
     CutAfterCommit,
     Any,
+    Region,
     ExpireTokens,
     RotateKey,
 }
@@ -232,11 +247,15 @@ impl From<RawOrder> for Order {
             Kind::Session => Effect::Session,
             Kind::CutAfterCommit => Effect::CutAfterCommit,
             Kind::Any => Effect::Any { status: raw.status.unwrap_or(500), substatus: raw.substatus },
+            Kind::Region => {
+                return Self::Region(raw.change.unwrap_or(RegionChange::Away), raw.region.unwrap_or_default());
+            }
             Kind::ExpireTokens => return Self::ExpireTokens,
             Kind::RotateKey => return Self::RotateKey { which: raw.key, key: raw.account_key.map(Secret::new) },
         };
         let Fault { count, .. } = Fault::once(effect);
         let count = raw.count.unwrap_or(count);
-        Self::Fault(Fault { effect, count, on: raw.on, operation: raw.operation, path: raw.path })
+        let RawOrder { on, operation, path, region, .. } = raw;
+        Self::Fault(Fault { effect, count, on, operation, path, region })
     }
 }

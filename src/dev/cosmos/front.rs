@@ -14,13 +14,14 @@ use super::{
     Cosmos, admin,
     authorization::{self, Authorization, Credential},
     batch, checks,
-    emulator::{Container, name_endpoint},
+    emulator::{Container, name_endpoints},
     enforce, entra,
     faults::Effect,
     keyring::{Claim, string_to_sign},
     patch, permissions, procedures,
     record::Recorded,
     refusal::{EntraFault, Refusal},
+    regions::Region,
     request::{Asked, Operation, Part, Target, header},
 };
 use crate::clock::Timestamp;
@@ -33,6 +34,8 @@ const LARGEST_BODY: usize = 4 << 20;
 pub(super) struct Front {
     pub(super) cosmos: Cosmos,
     pub(super) address: SocketAddr,
+    /// Whose listener it is; `None` for the account's own endpoint, which is where the write region is.
+    pub(super) region: Option<usize>,
 }
 
 /// Who asks, verified.
@@ -62,9 +65,13 @@ pub(super) async fn answer(State(front): State<Front>, request: Request) -> Resu
     if let Some(path) = parts.uri.path().strip_prefix(admin::PREFIX) {
         return Ok(admin::answer(&front.cosmos, &parts.method, path, &body.unwrap_or_default()).map(Body::from));
     }
+    let region = front.region.unwrap_or_else(|| front.cosmos.write_region());
+    if !front.cosmos.is_here(region) {
+        return Ok(Response::new(broken_body()));
+    }
     let activity_id = activity_id(&parts.headers);
     let mut seen = Seen { authorization: Authorization::None, permission: None };
-    let asked = body.map_err(|_| Refusal::TooLarge).and_then(|body| Asked::read(&parts, body));
+    let asked = body.map_err(|_| Refusal::TooLarge).and_then(|body| Asked::read(&parts, body, region));
     let outcome = match &asked {
         Ok(asked) => front.walk(asked, &mut seen).await.unwrap_or_else(|refusal| Outcome::Answer(refusal.answer())),
         Err(refusal) => Outcome::Answer(refusal.answer()),
@@ -84,6 +91,7 @@ pub(super) async fn answer(State(front): State<Front>, request: Request) -> Resu
         operation: asked.as_ref().ok().and_then(Asked::operation),
         authorization: seen.authorization,
         permission: seen.permission,
+        region: front.region.and_then(|region| Some(front.cosmos.0.regions.get(region)?.name.clone())),
         partition_key: asked.as_ref().ok().and_then(|asked| asked.header(header::PARTITION_KEY).map(str::to_owned)),
         activity_id,
         status,
@@ -102,7 +110,8 @@ impl Front {
         }
         let container = self.container(asked).await;
         authorize(&caller, asked, container.as_ref())?;
-        let fault = self.cosmos.faults().take(asked);
+        let region = self.cosmos.0.regions.get(asked.region).map(|region| region.name.as_str());
+        let fault = self.cosmos.faults().take(asked, region);
         if let Some(answer) = fault.and_then(Effect::answer) {
             return Ok(Outcome::Answer(answer));
         }
@@ -164,6 +173,9 @@ impl Front {
                 Ok(answer)
             }
             Target::Users { .. } | Target::User { .. } | Target::Permissions { .. } | Target::Permission { .. } => {
+                if asked.method != "GET" && asked.region != self.cosmos.write_region() {
+                    return Err(Refusal::WriteForbidden);
+                }
                 permissions::answer(&self.cosmos, asked).await
             }
             Target::Container { database, container: name, part } => {
@@ -190,7 +202,7 @@ impl Front {
                     }
                 }
             }
-            _ => Ok(name_endpoint(asked, &self.endpoint(asked), emulator.carry_out(asked).await?)),
+            _ => Ok(name_endpoints(asked, |region| self.address_of(region, asked), emulator.carry_out(asked).await?)),
         }
     }
 
@@ -205,6 +217,15 @@ impl Front {
                 self.cosmos.procedures().retain(|(db, of, _)| (db, of) != (database, container));
             }
             _ => {}
+        }
+    }
+
+    /// The address of a region: that of its own listener, or, of a stand-in with one endpoint, that one.
+    fn address_of(&self, name: &str, asked: &Asked) -> String {
+        let region = self.cosmos.0.regions.iter().find(|region| region.name == name);
+        match region.and_then(Region::address) {
+            Some(address) => format!("http://{address}/"),
+            None => self.endpoint(asked),
         }
     }
 

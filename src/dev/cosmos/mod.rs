@@ -7,8 +7,8 @@
 //!
 //! It decides by its own code and never imports the gateway's rooms: whatever both borrowed from one place, both would get
 //! wrong together. It knows nothing of the gateway either: it is a program on a socket, as Cosmos is, and has no switch that
-//! turns a check off. What it has beyond Cosmos are the paths below `/_stepgate/` (faults, a clock, a record of what was
-//! asked) and the same as methods on [`Cosmos`].
+//! turns a check off. What it has beyond Cosmos are the paths below `/_stepgate/` (faults, regions that go and come, a clock, a
+//! record of what was asked) and the same as methods on [`Cosmos`].
 //!
 //! ```text
 //! front: request -> authorization -> keyring | entra -> enforce -> faults -> checks -> patch | batch -> emulator
@@ -34,6 +34,7 @@ mod permissions;
 mod procedures;
 mod record;
 mod refusal;
+mod regions;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -51,17 +52,18 @@ use tokio::net::TcpListener;
 
 pub use self::{
     authorization::Authorization,
-    config::{Aad, Config, WELL_KNOWN_KEY},
+    config::{Aad, Config, RegionConfig, WELL_KNOWN_KEY},
     emulator::EmulatorSetup,
     faults::{Effect, Fault, On},
     keyring::{MalformedKey, Which},
     master::MasterUsage,
     record::Recorded,
+    regions::{RegionChange, RegionError, RegionListener},
     request::Operation,
 };
 use self::{
     directory::Directory,
-    emulator::Emulator,
+    emulator::{Emulator, REGION},
     entra::Entra,
     faults::Faults,
     front::Front,
@@ -69,6 +71,7 @@ use self::{
     master::Master,
     procedures::Procedures,
     record::Record,
+    regions::Region,
 };
 use crate::{clock::Clock, config::dev::ContainerSeed, secret::Secret, transport::TransportSetup};
 
@@ -121,6 +124,8 @@ pub struct Cosmos(Arc<State>);
 struct State {
     clock: Clock,
     emulator: Emulator,
+    /// Those with a listener of their own.
+    regions: Vec<Region>,
     entra: Option<Entra>,
     disable_local_auth: bool,
     keyring: Mutex<Keyring>,
@@ -135,10 +140,15 @@ struct State {
 impl Cosmos {
     /// A stand-in with the data of the seed. `clock` decides which signatures and tokens are current.
     pub async fn new(config: Config, clock: Clock) -> Result<Self, CosmosSetup> {
+        let mut names: Vec<&str> = config.regions.iter().map(|region| region.name.as_str()).collect();
+        if names.is_empty() {
+            names.push(REGION);
+        }
         let state = State {
             master: Mutex::new(Master::new(clock.running())),
             clock,
-            emulator: Emulator::new()?,
+            emulator: Emulator::new(&names)?,
+            regions: config.regions.iter().map(|region| Region::new(region.name.clone(), region.listen)).collect(),
             entra: config.aad.map(Entra::new).transpose()?,
             disable_local_auth: config.disable_local_auth,
             keyring: Mutex::new(Keyring::new(&config.account_key, &new_key()?, config.tokens_survive_rotation)?),
@@ -155,6 +165,7 @@ impl Cosmos {
                 cosmos.seed(&database.id, container).await?;
             }
         }
+        cosmos.0.emulator.settle().await;
         Ok(cosmos)
     }
 
@@ -163,7 +174,7 @@ impl Cosmos {
         if !(1..=3).contains(&seed.partition_key.len()) || !seed.partition_key.iter().all(is_path) {
             return Err(CosmosSetup::PartitionKey { database: database.to_owned(), container: seed.id });
         }
-        self.0.emulator.create_container(database, &seed.id, &seed.partition_key);
+        self.0.emulator.create_container(database, &seed.id, &seed.partition_key, seed.throughput);
         for (index, item) in seed.items.iter().enumerate() {
             self.0.emulator.create_item(database, &seed.id, item).await.map_err(|answer| CosmosSetup::Item {
                 database: database.to_owned(),
@@ -277,7 +288,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves the stand-in on `listener` over HTTP/1.1 and clear-text HTTP/2 until `shutdown` ends, then finishes what is in
+/// Serves the account's own endpoint on `listener` over HTTP/1.1 and clear-text HTTP/2 until `shutdown` ends, then finishes what is in
 /// flight.
 pub async fn serve(
     listener: TcpListener,
@@ -289,6 +300,6 @@ pub async fn serve(
         // A small answer must not wait for the acknowledgement of the one before; without this it is only slower.
         let _ = stream.set_nodelay(true);
     });
-    let app = Router::new().fallback(front::answer).with_state(Front { cosmos, address });
+    let app = Router::new().fallback(front::answer).with_state(Front { cosmos, address, region: None });
     axum::serve(listener, app).with_graceful_shutdown(shutdown).await
 }

@@ -20,6 +20,8 @@ pub struct Recorded {
     pub resource_type: String,
     /// The operation, where it is one on items or a procedure.
     pub operation: Option<Operation>,
+    /// The region whose listener it came to; none at the account's own endpoint.
+    pub region: Option<String>,
     /// What kind of authorization it carried.
     pub authorization: Authorization,
     /// The permission that a valid resource token was minted for, as `user/permission`. Azure's diagnostic log has it too.

@@ -110,6 +110,8 @@ pub(super) enum Refusal {
     Conflict,
     #[error("One of the specified pre-condition is not met.")]
     ConditionNotMet,
+    #[error("The requested operation cannot be performed at this region")]
+    WriteForbidden,
     #[error("Request size is too large")]
     TooLarge,
     #[error("The request is not served here: {0}")]
@@ -145,7 +147,10 @@ impl Refusal {
             | Self::InvalidDate
             | Self::LocalAuthDisabled
             | Self::EntraToken(_) => StatusCode::UNAUTHORIZED,
-            Self::NotCurrent { .. } | Self::InsufficientPermissions | Self::NotByEntra { .. } => StatusCode::FORBIDDEN,
+            Self::NotCurrent { .. }
+            | Self::InsufficientPermissions
+            | Self::NotByEntra { .. }
+            | Self::WriteForbidden => StatusCode::FORBIDDEN,
             Self::NotFound | Self::OwnerNotFound => StatusCode::NOT_FOUND,
             Self::Conflict => StatusCode::CONFLICT,
             Self::ConditionNotMet => StatusCode::PRECONDITION_FAILED,
@@ -163,6 +168,7 @@ impl Refusal {
             Self::EntraToken(EntraFault::Audience) => 5008,
             Self::EntraToken(_) => 5003,
             Self::LocalAuthDisabled => 5202,
+            Self::WriteForbidden => 3,
             Self::NotByEntra { .. } => 5300,
             Self::PartitionKeyMismatch | Self::PartitionKeyDepth => 1001,
             Self::OwnerNotFound => 1003,

@@ -163,13 +163,15 @@ pub(super) struct Asked {
     /// Decoded.
     pub(super) segments: Vec<String>,
     pub(super) target: Target,
+    /// The region that it reached, by its place in the list.
+    pub(super) region: usize,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
 impl Asked {
     /// Reads a request; the body comes out as plain JSON, whichever of the clients' dialects it came in.
-    pub(super) fn read(parts: &Parts, body: Bytes) -> Result<Self, Refusal> {
+    pub(super) fn read(parts: &Parts, body: Bytes, region: usize) -> Result<Self, Refusal> {
         let segments = segments(parts.uri.path())?;
         let mut headers = parts.headers.clone();
         if let Some(name) =
@@ -181,7 +183,7 @@ impl Asked {
         headers.remove(header::SERIALIZATION);
         let target = Target::of(&segments);
         let body = plain(&parts.method, body)?;
-        Ok(Self { method: parts.method.clone(), segments, target, headers, body })
+        Ok(Self { method: parts.method.clone(), segments, target, region, headers, body })
     }
 
     /// The text of a header; none when it is absent or not ASCII.
@@ -294,7 +296,7 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        Asked::read(&request.body(()).unwrap().into_parts().0, Bytes::new())
+        Asked::read(&request.body(()).unwrap().into_parts().0, Bytes::new(), 0)
     }
 
     #[test]

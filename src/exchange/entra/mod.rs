@@ -33,6 +33,7 @@ use azure_identity::{
     ManagedIdentityCredential, ManagedIdentityCredentialOptions, UserAssignedId, WorkloadIdentityCredential,
     WorkloadIdentityCredentialOptions,
 };
+use futures_util::future::BoxFuture;
 use moka::{future::Cache, ops::compute::Op};
 use tokio_util::{
     sync::{CancellationToken, DropGuard},
@@ -173,6 +174,23 @@ impl Entra {
     /// The gateway's own token, where it has one: none where each workflow's own token is the assertion.
     pub(super) async fn own(&self) -> Result<Arc<EntraToken>, EntraError> {
         self.desk.fetch_unless(Bearer::Gateway, None, EntraToken::is_usable).await
+    }
+
+    /// Proves the gateway to the account by its own token, where it has one.
+    pub(super) fn account_signer(
+        &self,
+    ) -> impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, Box<dyn std::error::Error + Send + Sync>>>
+    + Send
+    + Sync
+    + 'static {
+        let desk = Arc::clone(&self.desk);
+        move |_, _| {
+            let desk = Arc::clone(&desk);
+            Box::pin(async move {
+                let token = desk.fetch_unless(Bearer::Gateway, None, EntraToken::is_usable).await?;
+                Ok(token.authorization.clone())
+            })
+        }
     }
 
     /// Makes credentials for the gateway's own use of azure_data_cosmos.

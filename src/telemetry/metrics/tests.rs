@@ -41,6 +41,7 @@ fn metrics_have_the_names_that_dashboards_use() {
         metrics.limited("r", &format!("p.yaml:{i}"));
     }
     copy(&metrics.mints, 7);
+    copy(&metrics.upstream_retries.get_or_create(&CauseLabel { cause: "throttled" }), 2);
     metrics.audit_sync.set(0.5, vec![(0.1, 1), (f64::INFINITY, 2)]);
     let text = metrics.render(Exposition::Text);
     for line in [
@@ -49,7 +50,7 @@ fn metrics_have_the_names_that_dashboards_use() {
         r#"stepgate_request_duration_seconds_bucket{le="0.005",operation="query",container="shop/orders"} 1"#,
         r#"stepgate_clause_requests_total{clause="order-writer (shop.yaml:4)",class="2xx"} 1"#,
         r#"stepgate_request_units_total{operation="query",workload="cognito/7h2kexample"} 2.5"#,
-        "stepgate_upstream_retries_total 2",
+        r#"stepgate_upstream_retries_total{cause="throttled"} 2"#,
         r#"stepgate_policy_reloads_total{result="applied"} 1"#,
         r#"stepgate_limited_requests_total{binding="r (p.yaml:0)"} 1"#,
         r#"stepgate_limited_requests_total{binding="other"} 800"#,

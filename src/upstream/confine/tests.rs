@@ -34,6 +34,7 @@ fn errand(method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> E
         headers: RequestHeaders::allow(&map, RangeAddressing::Pass),
         body: Bytes::copy_from_slice(body.as_bytes()),
         safety: Safety::Read,
+        session: None,
         activity_id: "request-1",
         deadline: Instant::now() + Duration::from_secs(20),
     }

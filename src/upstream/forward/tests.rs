@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 
 use http::HeaderMap;
 
@@ -26,8 +26,15 @@ fn warrant() -> Warrant {
 
 fn upstream_with(endpoint: &Url, largest_answer: usize, attempt_timeout: Duration) -> Upstream {
     let clock = Clock::Manual(ManualClock::new(Timestamp::from_secs(1_795_375_762)));
-    let config = Config { endpoint: endpoint.clone(), largest_answer, attempt_timeout, continuation_key: None };
-    Upstream::new(config, Transport::new(None).unwrap(), clock)
+    let config = Config {
+        endpoint: endpoint.clone(),
+        preferred_regions: Vec::new(),
+        largest_answer,
+        attempt_timeout,
+        continuation_key: None,
+    };
+    let signer = AccountSigner::new(|_, _| Box::pin(async { Err("nobody signs in this test".into()) }));
+    Upstream::new(config, Transport::new(None).unwrap(), signer, BodyMemory::new(1 << 20), clock)
 }
 
 fn upstream(server: &Scripted) -> Upstream {
@@ -42,13 +49,14 @@ fn errand(action: Action) -> Errand<'static> {
         headers: RequestHeaders::default(),
         body: Bytes::from_static(b"{}"),
         safety: Safety::of(action, false),
+        session: None,
         activity_id: "request-1",
         deadline: Instant::now() + Duration::from_secs(20),
     }
 }
 
 async fn forward(server: &Scripted, action: Action) -> Result<UpstreamAnswer, UpstreamError> {
-    upstream(server).forward(&errand(action), &warrant(), || true).await
+    upstream(server).forward(&errand(action), &warrant(), || true, || {}).await
 }
 
 fn reply(status: u16) -> Reply {
@@ -82,7 +90,7 @@ async fn the_token_is_the_only_credential_that_leaves() {
     let mut errand = errand(UPSERT);
     errand.headers = RequestHeaders::allow(&downstream, RangeAddressing::Drop);
     errand.headers.set_partition_key(&"[\"t1\"]".parse().unwrap());
-    let answer = upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
+    let answer = upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap();
 
     let seen = &server.seen()[0];
     let mut sent: Vec<(&str, &str)> =
@@ -119,7 +127,7 @@ async fn the_callers_api_version_is_kept() {
     downstream.insert("x-ms-version", "2018-12-31".parse().unwrap());
     let headers = RequestHeaders::allow(&downstream, RangeAddressing::Drop);
     let errand = Errand { headers, ..errand(READ) };
-    upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
+    upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap();
     assert_eq!(server.seen()[0].headers["x-ms-version"], "2018-12-31");
 }
 
@@ -205,7 +213,7 @@ async fn doubt_outlasts_what_comes_after_it() {
     let error = forward(&server, UPSERT).await.unwrap_err();
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
     let server = Scripted::start(script).await;
-    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), || false).await.unwrap_err();
+    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), || false, || {}).await.unwrap_err();
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "not only withdrawn: {error}");
 }
 
@@ -214,11 +222,11 @@ async fn repeats_are_paid_for_from_a_budget() {
     let server = Scripted::start(|_| reply(503)).await;
     let upstream = upstream(&server);
     while upstream.budget.pay() {}
-    assert_eq!(upstream.forward(&errand(READ), &warrant(), || true).await.unwrap().attempts, 1);
+    assert_eq!(upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap().attempts, 1);
     let server = Scripted::start(|_| reply(429).header("x-ms-retry-after-ms", "1")).await;
     let upstream = upstream_with(server.url(), 1_000, Duration::from_secs(5));
     while upstream.budget.pay() {}
-    let answer = upstream.forward(&errand(READ), &warrant(), || true).await.unwrap();
+    let answer = upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap();
     assert_eq!(answer.attempts, 10, "the service itself says when");
 }
 
@@ -267,7 +275,7 @@ async fn what_was_never_sent_is_tried_again_and_then_unavailable() {
     let url = Url::parse(&format!("http://{}/", closed.local_addr().unwrap())).unwrap();
     drop(closed);
     let upstream = upstream_with(&url, 1_000, Duration::from_secs(5));
-    let error = upstream.forward(&errand(UPSERT), &warrant(), || true).await.unwrap_err();
+    let error = upstream.forward(&errand(UPSERT), &warrant(), || true, || {}).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Unavailable { attempts: 4, .. }), "{error}");
 }
 
@@ -277,14 +285,14 @@ async fn silence_is_a_timeout_for_a_read_and_doubt_for_a_write() {
     let upstream = upstream(&server);
     let began = Instant::now();
     let soon = |action| Errand { deadline: Instant::now() + Duration::from_millis(150), ..errand(action) };
-    let error = upstream.forward(&soon(READ), &warrant(), || true).await.unwrap_err();
+    let error = upstream.forward(&soon(READ), &warrant(), || true, || {}).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout { attempts: 1 }), "{error}");
-    let error = upstream.forward(&soon(UPSERT), &warrant(), || true).await.unwrap_err();
+    let error = upstream.forward(&soon(UPSERT), &warrant(), || true, || {}).await.unwrap_err();
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(2));
 
     let past = Errand { deadline: Instant::now(), ..errand(UPSERT) };
-    let error = upstream.forward(&past, &warrant(), || true).await.unwrap_err();
+    let error = upstream.forward(&past, &warrant(), || true, || {}).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Timeout { attempts: 0 }), "{error}");
 }
 
@@ -296,14 +304,14 @@ async fn a_slow_attempt_leaves_time_for_another_read() {
     });
     let server = server.await;
     let upstream = upstream_with(server.url(), 1_000, Duration::from_millis(100));
-    assert_eq!(upstream.forward(&errand(READ), &warrant(), || true).await.unwrap().attempts, 2);
+    assert_eq!(upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap().attempts, 2);
 }
 
 #[tokio::test]
 async fn a_wait_that_would_pass_the_deadline_is_not_begun() {
     let server = Scripted::start(|_| reply(429).header("x-ms-retry-after-ms", "10000")).await;
     let errand = Errand { deadline: Instant::now() + Duration::from_secs(5), ..errand(UPSERT) };
-    let answer = upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
+    let answer = upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.attempts), (429, 1));
     assert_eq!(answer.retry_after(), Some(Duration::from_secs(10)));
     assert!(answer.latency < Duration::from_secs(1));
@@ -314,7 +322,7 @@ async fn leave_is_asked_for_before_every_further_attempt() {
     let server = Scripted::start(|_| reply(503)).await;
     let asked = AtomicU32::new(0);
     let once = || asked.fetch_add(1, Ordering::Relaxed) == 0;
-    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), once).await.unwrap_err();
+    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), once, || {}).await.unwrap_err();
     assert!(matches!(error, UpstreamError::Withdrawn { attempts: 2 }), "{error}");
     assert_eq!((asked.into_inner(), server.seen().len()), (2, 2));
 }
@@ -335,15 +343,29 @@ async fn answers_that_are_too_long_or_not_of_cosmos_are_not_passed_on() {
 }
 
 #[tokio::test]
+async fn answers_share_their_memory() {
+    let server = Scripted::start(|_| reply(200).body(vec![b' '; 600_000])).await;
+    let upstream = upstream_with(server.url(), 1_000_000, Duration::from_secs(5));
+    let first = upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap();
+    let error = upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::NoRoom { attempts: 1 }), "{error}");
+    let _most = upstream.memory.take(400_000).unwrap();
+    let error = upstream.forward(&errand(CREATE), &warrant(), || true, || {}).await.unwrap_err();
+    assert!(matches!(error, UpstreamError::NoRoom { attempts: 0 }), "a write has room before it leaves: {error}");
+    drop(first.body);
+    upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_path_cannot_name_another_host() {
     let server = Scripted::start(|_| reply(200)).await;
     for path in ["@elsewhere.example/", ".elsewhere.example/", "http://elsewhere.example/", "/a b"] {
         let errand = Errand { path: path.into(), ..errand(READ) };
-        let error = upstream(&server).forward(&errand, &warrant(), || true).await.unwrap_err();
+        let error = upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap_err();
         assert!(matches!(error, UpstreamError::Unsendable(_)), "{error}");
     }
     let errand = Errand { path: "//elsewhere.example/".into(), ..errand(READ) };
-    upstream(&server).forward(&errand, &warrant(), || true).await.unwrap();
+    upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap();
     assert_eq!(server.lines(), ["GET //elsewhere.example/"]);
 }
 
@@ -357,6 +379,7 @@ fn a_refused_credential_is_told_from_a_refused_request() {
         activity_id: None,
         request_charge: None,
         attempts: 1,
+        took: Duration::ZERO,
         latency: Duration::ZERO,
         region: None,
     };
