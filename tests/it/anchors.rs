@@ -115,8 +115,13 @@ async fn a_cosmos_container_keeps_checkpoints_as_documents() {
     let mut rig = Rig::with(|raw| {
         anchored(raw, json!({"kind": "cosmos", "database": "shop", "container": "anchors"}));
         let partition_key = vec!["/id".to_owned()];
-        let container =
-            ContainerSeed { id: "anchors".into(), partition_key, items: Vec::new(), procedures: Vec::new() };
+        let container = ContainerSeed {
+            id: "anchors".into(),
+            partition_key,
+            throughput: None,
+            items: Vec::new(),
+            procedures: Vec::new(),
+        };
         raw.dev.as_mut().unwrap().cosmos.seed.databases[0].containers.push(container);
     })
     .await;

@@ -25,7 +25,8 @@ const LAYERS: &[&[&str]] = &[
 ];
 
 /// The rooms, which know nothing of each other but the proofs.
-const ROOMS: &[&str] = &["identity", "revocation", "policy", "limits", "idempotency", "exchange", "upstream", "audit"];
+const ROOMS: &[&str] =
+    &["identity", "revocation", "policy", "limits", "overload", "idempotency", "exchange", "upstream", "audit"];
 
 /// What one room may take from another.
 const PROOFS: &[(&str, &[&str])] = &[

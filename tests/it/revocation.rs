@@ -36,7 +36,13 @@ fn cosmos_store(raw: &mut Raw) {
         Some(serde_json::from_value(json!({"kind": "cosmos", "database": "shop", "container": "state"})).unwrap());
     let containers = &mut raw.dev.as_mut().unwrap().cosmos.seed.databases[0].containers;
     let partition_key = vec!["/id".to_owned()];
-    containers.push(ContainerSeed { id: "state".into(), partition_key, items: Vec::new(), procedures: Vec::new() });
+    containers.push(ContainerSeed {
+        id: "state".into(),
+        partition_key,
+        throughput: None,
+        items: Vec::new(),
+        procedures: Vec::new(),
+    });
 }
 
 #[tokio::test]

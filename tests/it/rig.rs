@@ -162,7 +162,13 @@ pub(crate) fn unpack(home: &Path) -> config::Written {
         [("vault", vec!["/tenant"]), ("lines", vec!["/tenant", "/order"]), ("singles", vec!["/id"])]
     {
         let partition_key = partition_key.into_iter().map(str::to_owned).collect();
-        containers.push(ContainerSeed { id: id.into(), partition_key, items: Vec::new(), procedures: Vec::new() });
+        containers.push(ContainerSeed {
+            id: id.into(),
+            partition_key,
+            throughput: None,
+            items: Vec::new(),
+            procedures: Vec::new(),
+        });
     }
     written
 }
