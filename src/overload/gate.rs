@@ -11,8 +11,8 @@ use tokio::sync::oneshot;
 use super::{GateStatus, Signal, Work, pace::Pace};
 use crate::{access::ContainerName, clock::Clock};
 
-/// Most requests of one binding that wait at one gate.
-const MOST_WAITING: usize = 64;
+/// Most requests of one binding that wait at one gate: a burst of an account's state machines (300) finds room.
+const MOST_WAITING: usize = 256;
 /// The least that whoever is sent away is told to wait.
 const SOON: Duration = Duration::from_secs(1);
 /// The most, since a gate can recover.

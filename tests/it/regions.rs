@@ -239,6 +239,8 @@ async fn an_execution_reads_its_own_writes() {
     in_session(get("fulfilment"), &other).send().await.refused(404, "cosmos.not_found");
     let stranger = in_session(get("operator"), EXECUTION).send().await.refused(404, "cosmos.not_found");
     assert_eq!(sent(&rig, &stranger), to(NORTH, 1));
+    let (_, metrics) = rig.admin("GET", "/metrics", None).await;
+    assert!(metrics.contains(r#"stepgate_upstream_retries_total{cause="session_behind"} 2"#), "{metrics}");
 
     rig.cosmos().change_region(NORTH, RegionChange::CaughtUp).unwrap();
     soon(async || {
@@ -246,8 +248,6 @@ async fn an_execution_reads_its_own_writes() {
         (sent(&rig, &answer) == to(NORTH, 1)).then_some(())
     })
     .await;
-    let (_, metrics) = rig.admin("GET", "/metrics", None).await;
-    assert!(metrics.contains(r#"stepgate_upstream_retries_total{cause="session_behind"} 2"#), "{metrics}");
 }
 
 #[tokio::test]
