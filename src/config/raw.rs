@@ -191,9 +191,9 @@ pub enum Credential {
     Entra {
         /// As whom the gateway asks for tokens.
         identity: EntraIdentity,
-        /// Where tokens come from (default https://login.microsoftonline.com/). `http://` only on loopback.
+        /// Where tokens come from (default `https://login.microsoftonline.com/`). `http://` only on loopback.
         authority: Option<String>,
-        /// What tokens are for (default https://cosmos.azure.com/.default).
+        /// What tokens are for (default `https://cosmos.azure.com/.default`).
         scope: Option<String>,
         /// What continuations are sealed with: 32 characters or more, the same for all gateways of a fleet. Without it each
         /// process has a key of its own, and a page is continued only where it was begun.

@@ -17,6 +17,6 @@ pub struct Dev {
     pub cosmos: Cosmos,
     /// The local issuer.
     pub issuer: Issuer,
-    /// An issuer that plays Entra, with the gateway as its client; its `audience` is https://cosmos.azure.com.
+    /// An issuer that plays Entra, with the gateway as its client; its `audience` is `https://cosmos.azure.com`.
     pub entra: Option<Issuer>,
 }
