@@ -61,7 +61,7 @@ pub use explain::{Explanation, NearMiss, explain, near_misses};
 pub use holdings::{Bearer, Holding, holdings};
 pub use load::load;
 pub use matrix::{Cell, Matrix, Reaches, Row, matrix};
-pub use model::PolicySet;
+pub use model::{NamedGrant, PolicySet};
 pub use mutate::{MutationReport, Survivor, mutate};
 pub use release::{NotReleased, release};
 pub use running::{PolicyStatus, RejectedStatus, RunningPolicy, RunningStatus};

@@ -274,12 +274,15 @@ impl PolicySet {
         &self.denies
     }
 
-    /// The containers that grants name without a glob, each with how many levels of its partition key the grant fixes, and the
-    /// clause.
-    pub fn named_containers(&self) -> impl Iterator<Item = (ContainerName, usize, &Clause)> {
+    /// The grants that name their container without a glob.
+    pub fn named_grants(&self) -> impl Iterator<Item = NamedGrant<'_>> {
         self.grants.iter().filter_map(|grant| {
-            let levels = grant.partition.as_ref().map_or(0, KeyTemplate::len);
-            Some((grant.container.exact()?, levels, &grant.clause))
+            Some(NamedGrant {
+                container: grant.container.exact()?,
+                levels: grant.partition.as_ref().map_or(0, KeyTemplate::len),
+                idempotent: grant.idempotent,
+                clause: &grant.clause,
+            })
         })
     }
 
@@ -301,6 +304,19 @@ impl PolicySet {
     pub(super) fn containers(&self) -> impl Iterator<Item = &ContainerPattern> {
         self.grants.iter().map(|grant| &grant.container).chain(self.denies.iter().map(|deny| &deny.container))
     }
+}
+
+/// What a grant on a named container wants of that container.
+#[derive(Clone, Debug)]
+pub struct NamedGrant<'a> {
+    /// The container.
+    pub container: ContainerName,
+    /// How many levels of its partition key the grant fixes.
+    pub levels: usize,
+    /// Whether its writes are done once, which leaves markers that must expire.
+    pub idempotent: bool,
+    /// The grant.
+    pub clause: &'a Clause,
 }
 
 /// Each position once: a list of values may lead to a clause more than once.

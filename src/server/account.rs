@@ -18,7 +18,7 @@ impl Server {
             return;
         }
         loop {
-            let container = rooms.policy.current().named_containers().next().map(|(container, ..)| container);
+            let container = rooms.policy.current().named_grants().next().map(|grant| grant.container);
             let pause = match rooms.exchange.look(container.as_ref()).await {
                 Ok(()) => CALM,
                 Err(_) => TROUBLED,

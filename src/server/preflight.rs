@@ -11,9 +11,9 @@ use super::Config;
 use crate::{
     audit,
     clock::Clock,
-    exchange::{AccountError, Exchange},
+    exchange::{AccountError, ContainerFacts, Exchange},
     identity::Identity,
-    policy::{self, PolicySet},
+    policy::{self, NamedGrant, PolicySet},
     transport::Transport,
 };
 
@@ -200,27 +200,20 @@ async fn account(exchange: &Exchange, policies: Option<&PolicySet>) -> Vec<Check
     let Some(policies) = policies else { return checks };
     let open = checks.iter().all(|check| check.state == State::Ok);
     let mut seen = std::collections::BTreeMap::new();
-    for (container, levels, clause) in policies.named_containers() {
-        let name = format!("container {container}");
+    for grant in policies.named_grants() {
+        let name = format!("container {}", grant.container);
         if !open {
             seen.entry(name.clone()).or_insert_with(|| Check::skipped(name, "the account could not be asked"));
             continue;
         }
+        let asks_nothing = grant.levels == 0 && !grant.idempotent;
         if let Some(known) = seen.get(&name)
-            && (known.state != State::Ok || levels == 0)
+            && (known.state != State::Ok || asks_nothing)
         {
             continue;
         }
-        let check = match exchange.container(&container).await {
-            Ok(facts) if levels > facts.levels => Check::failed(
-                name.clone(),
-                format!(
-                    "the grant {clause} fixes {levels} levels of the partition key, and the container's has {}",
-                    facts.levels
-                ),
-                "write as many components as the container's key has, outermost first",
-            ),
-            Ok(facts) => Check::ok(name.clone(), format!("its partition key has {} levels", facts.levels)),
+        let check = match exchange.container(&grant.container).await {
+            Ok(facts) => fits(name.clone(), &grant, &facts),
             Err(error) => Check::failed_with_mend(name.clone(), &error),
         };
         seen.insert(name, check);
@@ -229,9 +222,52 @@ async fn account(exchange: &Exchange, policies: Option<&PolicySet>) -> Vec<Check
     checks
 }
 
+/// Whether a container is as a grant on it wants it.
+fn fits(name: String, grant: &NamedGrant<'_>, facts: &ContainerFacts) -> Check {
+    let NamedGrant { levels, idempotent, clause, .. } = grant;
+    if *levels > facts.levels {
+        return Check::failed(
+            name,
+            format!(
+                "the grant {clause} fixes {levels} levels of the partition key, and the container's has {}",
+                facts.levels
+            ),
+            "write as many components as the container's key has, outermost first",
+        );
+    }
+    if *idempotent && facts.default_ttl.is_none() {
+        return Check::failed(
+            name,
+            format!(
+                "the grant {clause} has writes done once, and the markers they leave never expire in this container"
+            ),
+            "turn on time to live (`defaultTtl: -1` lets only what has a `ttl` of its own expire)",
+        );
+    }
+    Check::ok(name, format!("its partition key has {} levels", facts.levels))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_is_held_against_what_a_grant_wants_of_it() {
+        let home = tempfile::tempdir().unwrap();
+        let policy = "roles: { r: { grants: [{ container: d/c, partition_key: [a, b], operations: [items/upsert], idempotency: on }] } }\n";
+        fs::write(home.path().join("p.yaml"), policy).unwrap();
+        let set = policy::load(&policy::Config { directory: home.path().to_owned(), issuers: None }).unwrap();
+        let grant = set.named_grants().next().unwrap();
+        for (levels, default_ttl, state) in [
+            (2, Some(-1), State::Ok),
+            (3, Some(3600), State::Ok),
+            (2, None, State::Failed),
+            (1, Some(-1), State::Failed),
+        ] {
+            let check = fits("container d/c".to_owned(), &grant, &ContainerFacts { levels, default_ttl });
+            assert_eq!(check.state, state, "{levels} {default_ttl:?}: {check:?}");
+        }
+    }
 
     #[test]
     fn a_directory_that_is_not_there_is_judged_by_where_it_would_be() {
