@@ -20,7 +20,7 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 XRAY = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
 TRACES = {"traceparent": "4bf92f3577b34da6a3ce929d0e0e4736", "x-amzn-trace-id": "5759e988bd862e3fe1be46a994272793"}
 # The rooms that a write walks through, in the order in which their spans begin.
-WALK = ["identity", "revocation", "context", "revocation", "question", "question", "question", "policy", "limits"]
+WALK = ["identity", "revocation", "context", "revocation", "question", "question", "question", "policy", "limits", "overload"]
 WALK += ["audit", "exchange", "upsert_item orders", "answer", "audit"]
 
 
