@@ -62,11 +62,15 @@ fn failed(checks: &[Check]) -> Vec<&Check> {
 }
 
 #[tokio::test]
-async fn preflight_looks_at_everything_and_finds_nothing_wrong() {
+async fn preflight_looks_at_everything_and_finds_only_that_markers_would_stay() {
     for account in [Account::Keys, Account::Entra] {
         let rig = Rig::on(account, |_| {}).await;
         let checks = rig.preflight(|_| {}).await;
-        assert!(failed(&checks).is_empty(), "{checks:#?}");
+        // The stand-in's containers have no time to live, and three of them have a grant whose writes leave markers.
+        let stay = failed(&checks);
+        assert!(stay.iter().all(|check| check.detail.contains("never expire in this container")), "{checks:#?}");
+        let stay: Vec<&str> = stay.iter().map(|check| check.check.as_str()).collect();
+        assert_eq!(stay, ["container shop/lines", "container shop/orders", "container shop/singles"]);
         let names: Vec<&str> = checks.iter().map(|check| check.check.as_str()).collect();
         for name in ["issuer local", "policies", "audit directory", "audit signing key", "account"] {
             assert!(names.contains(&name), "{name} is not among {names:?}");
