@@ -44,7 +44,7 @@ use crate::{
         trace::{self, Trace, room},
     },
     transport::BodyMemory,
-    upstream::{Errand, SessionKey, Upstream, UpstreamAnswer, UpstreamError},
+    upstream::{Errand, Failure, SessionKey, Upstream, UpstreamAnswer, UpstreamError},
 };
 
 /// With less time left than this, a turn is of no use.
@@ -380,10 +380,10 @@ impl Gateway {
             .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());
         permitted.place.hear(ledger::signal(&forwarded, left.elapsed()));
         ledger::upstream(entry, &forwarded, left.elapsed());
-        if matches!(forwarded, Err(UpstreamError::Withdrawn { .. })) {
+        if matches!(forwarded, Err(Failure { error: UpstreamError::Withdrawn { .. }, .. })) {
             ledger::noted(entry, self.still_welcome(permitted))?;
         }
-        Ok(forwarded?)
+        forwarded.map_err(|failure| failure.error.into())
     }
 
     /// Records what an operator did to a revocation; resolves when that is durable.

@@ -4,10 +4,11 @@
 //! way that speaks of the gateway and not of the request. Nothing here stops anything: the answer is for `/readyz`, `/status` and
 //! the log, so that whoever reads 503 `credential.unavailable` finds out what to do.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde::{Deserialize, de::IgnoredAny};
@@ -128,18 +129,45 @@ pub struct ContainerFacts {
     pub default_ttl: Option<i64>,
 }
 
+/// Signs the question for the account's own document: given the value of `x-ms-date`, and whether the signature before was
+/// refused, it gives that of `Authorization`.
+pub(super) struct Signer(Box<Sign>);
+
+type Sign = dyn Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, ExchangeError>> + Send + Sync;
+
+impl Signer {
+    pub(super) fn new(
+        sign: impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, ExchangeError>> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Box::new(sign))
+    }
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signer")
+    }
+}
+
 /// The way to ask, and what was heard last.
 #[derive(Debug)]
 pub(super) struct Account {
     endpoint: Url,
+    enforcer: Enforcer,
+    signer: Signer,
     transport: Transport,
     clock: Clock,
     heard: ArcSwapOption<AccountStatus>,
 }
 
 impl Account {
-    pub(super) fn new(endpoint: Url, transport: Transport, clock: Clock) -> Self {
-        Self { endpoint, transport, clock, heard: ArcSwapOption::empty() }
+    pub(super) fn new(endpoint: Url, enforcer: Enforcer, signer: Signer, transport: Transport, clock: Clock) -> Self {
+        Self { endpoint, enforcer, signer, transport, clock, heard: ArcSwapOption::empty() }
+    }
+
+    /// Which kind of credential the account is shown.
+    pub(super) fn enforcer(&self) -> Enforcer {
+        self.enforcer
     }
 
     pub(super) fn status(&self) -> Option<AccountStatus> {
@@ -163,23 +191,44 @@ impl Account {
         self.heard.store(Some(Arc::new(AccountStatus { at: self.clock.now(), error })));
     }
 
-    /// Asks for the account's own document, or for a container's.
-    pub(super) async fn ask(
+    /// The account's own document, from the configured endpoint, or from that of one of its regions.
+    pub(super) async fn document(&self, endpoint: Option<&Url>) -> Result<Response<Bytes>, AccountError> {
+        let ask = async |refused: bool| {
+            let date = self.date();
+            let authorization = (self.signer.0)(date.clone(), refused).await.map_err(AccountError::Credential)?;
+            let answer = self.ask(endpoint.unwrap_or(&self.endpoint), "/".to_owned(), authorization, &date).await?;
+            judge(self.enforcer, None, &answer).map(|()| answer)
+        };
+        match ask(false).await {
+            // A key that was rotated a moment ago is read anew before anybody is told that it is refused.
+            Err(AccountError::KeyRefused { .. }) => ask(true).await,
+            answered => answered,
+        }
+    }
+
+    /// What matters of a container, if it is there.
+    pub(super) async fn container(
         &self,
-        container: Option<&ContainerName>,
+        container: &ContainerName,
+        authorization: HeaderValue,
+        date: &str,
+    ) -> Result<ContainerFacts, AccountError> {
+        let (database, name) = (percent_encode(container.database()), percent_encode(container.container()));
+        let path = format!("/dbs/{database}/colls/{name}");
+        let answer = self.ask(&self.endpoint, path, authorization, date).await?;
+        judge(self.enforcer, Some(container), &answer)?;
+        facts(&answer)
+    }
+
+    async fn ask(
+        &self,
+        endpoint: &Url,
+        path: String,
         authorization: HeaderValue,
         date: &str,
     ) -> Result<Response<Bytes>, AccountError> {
-        let path = container.map_or_else(
-            || "/".to_owned(),
-            |container| {
-                let (database, container) =
-                    (percent_encode(container.database()), percent_encode(container.container()));
-                format!("/dbs/{database}/colls/{container}")
-            },
-        );
         let unreachable = |reason: String| AccountError::Unreachable { reason };
-        let uri = Uri::builder().scheme(self.endpoint.scheme()).authority(self.endpoint.authority());
+        let uri = Uri::builder().scheme(endpoint.scheme()).authority(endpoint.authority());
         let uri = uri.path_and_query(path).build().map_err(|error| unreachable(error.to_string()))?;
         let request = Request::builder()
             .method(Method::GET)
@@ -196,11 +245,7 @@ impl Account {
 }
 
 /// What the answer to a question says.
-pub(super) fn judge(
-    enforcer: Enforcer,
-    container: Option<&ContainerName>,
-    answer: &Response<Bytes>,
-) -> Result<(), AccountError> {
+fn judge(enforcer: Enforcer, container: Option<&ContainerName>, answer: &Response<Bytes>) -> Result<(), AccountError> {
     let (status, substatus) = (answer.status().as_u16(), substatus(answer.headers()));
     if answer.status().is_success() {
         return Ok(());
@@ -212,7 +257,7 @@ pub(super) fn judge(
 }
 
 /// What the container's own document says.
-pub(super) fn facts(answer: &Response<Bytes>) -> Result<ContainerFacts, AccountError> {
+fn facts(answer: &Response<Bytes>) -> Result<ContainerFacts, AccountError> {
     #[derive(Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Container {

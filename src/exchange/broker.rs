@@ -163,12 +163,10 @@ impl Broker {
         }
     }
 
-    /// Signs the question for the account's regions with the key in use, read anew when Cosmos refused the one before. Given the
-    /// value of `x-ms-date`, gives that of `Authorization`.
-    pub fn account_signer(
+    /// Signs the question for the account's own document with the key in use, read anew when Cosmos refused the one before.
+    pub(super) fn account_signer(
         &self,
-    ) -> impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, Box<dyn Error + Send + Sync>>> + Send + Sync + 'static
-    {
+    ) -> impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, ExchangeError>> + Send + Sync + 'static {
         let mint = Arc::clone(&self.mint);
         move |date, refused| {
             let mint = Arc::clone(&mint);

@@ -1,16 +1,17 @@
 //! The exchange itself: one subject and its permit in, one warrant out, whatever the account takes.
 
-use std::{error::Error, future::ready, time::Duration};
+use std::{error::Error, future::ready, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::{FutureExt as _, TryFutureExt as _, future::BoxFuture};
-use http::{HeaderValue, Method, Response};
+use http::{HeaderValue, Method};
 use percent_encoding::percent_decode;
+use url::Url;
 
 use super::{
     AccountError, AccountStatus, Broker, BrokerConfig, BrokerStatus, ContainerFacts, EntraConfig, EntraStatus,
     ExchangeError, KeyError, ToSign, Warrant,
-    account::{self, Account},
+    account::{Account, Signer},
     broker::scope_of,
     entra::Entra,
     warrant::Credential,
@@ -56,9 +57,8 @@ pub struct Released {
     pub warrant: Warrant,
 }
 
-/// What signs a question to the account.
-pub type Sign =
-    dyn Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, Box<dyn Error + Send + Sync>>> + Send + Sync;
+/// The account's own document on its way.
+pub type AccountDocument = BoxFuture<'static, Result<Bytes, Box<dyn Error + Send + Sync>>>;
 
 /// The one maker of a [`Warrant`].
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub struct Exchange {
     means: Means,
     /// Mints the tokens that leave the gateway, where any may: they live as short as Cosmos allows.
     releaser: Option<Broker>,
-    account: Account,
+    account: Arc<Account>,
 }
 
 #[derive(Debug)]
@@ -89,11 +89,17 @@ impl Exchange {
             Config::ResourceToken(config) => config.endpoint.clone(),
             Config::Entra(config) => config.endpoint.clone(),
         };
-        let account = Account::new(endpoint, transport.clone(), clock.clone());
         let means = match config {
-            Config::ResourceToken(config) => Means::ResourceTokens(Broker::new(config, transport, clock)),
-            Config::Entra(config) => Means::Entra(Entra::new(config, transport, clock)),
+            Config::ResourceToken(config) => {
+                Means::ResourceTokens(Broker::new(config, transport.clone(), clock.clone()))
+            }
+            Config::Entra(config) => Means::Entra(Entra::new(config, transport.clone(), clock.clone())),
         };
+        let (enforcer, signer) = match &means {
+            Means::ResourceTokens(broker) => (Enforcer::Cosmos, Signer::new(broker.account_signer())),
+            Means::Entra(entra) => (Enforcer::Stepgate, Signer::new(entra.account_signer())),
+        };
+        let account = Arc::new(Account::new(endpoint, enforcer, signer, transport, clock));
         Self { means, releaser, account }
     }
 
@@ -174,8 +180,8 @@ impl Exchange {
     /// asked for a container too, where one is given: their own document needs no role.
     pub async fn look(&self, container: Option<&ContainerName>) -> Result<(), AccountError> {
         let container = container.filter(|_| self.enforcer() == Enforcer::Stepgate);
-        let looked = match self.account_document().await {
-            Ok(()) => match container {
+        let looked = match self.account.document(None).await {
+            Ok(_) => match container {
                 // That a container is not there says nothing of the credential.
                 Some(container) => match self.container(container).await {
                     Ok(_) | Err(AccountError::NotFound(_)) => Ok(()),
@@ -189,40 +195,18 @@ impl Exchange {
         looked
     }
 
-    async fn account_document(&self) -> Result<(), AccountError> {
-        let asked = self.ask(None).await;
-        // A key that was rotated a moment ago is read anew before anybody is told that it is refused.
-        if matches!(asked, Err(AccountError::KeyRefused { .. })) && self.reload().await.is_ok() {
-            return self.ask(None).await.map(drop);
-        }
-        asked.map(drop)
-    }
-
     /// What matters of a container, if it is there.
     pub async fn container(&self, container: &ContainerName) -> Result<ContainerFacts, AccountError> {
-        account::facts(&self.ask(Some(container)).await?)
-    }
-
-    async fn ask(&self, container: Option<&ContainerName>) -> Result<Response<Bytes>, AccountError> {
         let date = self.account.date();
         let authorization = self.own_authorization(container, &date).await.map_err(AccountError::Credential)?;
-        let answer = self.account.ask(container, authorization, &date).await?;
-        account::judge(self.enforcer(), container, &answer).map(|()| answer)
+        self.account.container(container, authorization, &date).await
     }
 
-    async fn own_authorization(
-        &self,
-        container: Option<&ContainerName>,
-        date: &str,
-    ) -> Result<HeaderValue, ExchangeError> {
+    async fn own_authorization(&self, container: &ContainerName, date: &str) -> Result<HeaderValue, ExchangeError> {
         match &self.means {
             Means::ResourceTokens(broker) => {
-                let key = broker.account_key().await?;
-                let (resource_type, link) = match container {
-                    Some(container) => ("colls", container.link()),
-                    None => ("", String::new()),
-                };
-                Ok(ToSign { method: &Method::GET, resource_type, link: &link, date }.authorization(&key))
+                let (key, link) = (broker.account_key().await?, container.link());
+                Ok(ToSign { method: &Method::GET, resource_type: "colls", link: &link, date }.authorization(&key))
             }
             Means::Entra(entra) => Ok(entra.own().await?.authorization.clone()),
         }
@@ -249,10 +233,7 @@ impl Exchange {
 
     /// Who holds requests to their scope.
     pub fn enforcer(&self) -> Enforcer {
-        match &self.means {
-            Means::ResourceTokens(_) => Enforcer::Cosmos,
-            Means::Entra(_) => Enforcer::Stepgate,
-        }
+        self.account.enforcer()
     }
 
     /// The broker, where resource tokens are minted.
@@ -277,12 +258,12 @@ impl Exchange {
         }
     }
 
-    /// Signs the question for the account's regions. Given the value of `x-ms-date`, and whether the signature before was refused, it
-    /// gives the value of `Authorization`.
-    pub fn account_signer(&self) -> Box<Sign> {
-        match &self.means {
-            Means::ResourceTokens(broker) => Box::new(broker.account_signer()),
-            Means::Entra(entra) => Box::new(entra.account_signer()),
+    /// Reads the account's own document (`GET /`) at one of its endpoints, for whoever keeps its regions.
+    pub fn account_reader(&self) -> impl Fn(Url) -> AccountDocument + Send + Sync + 'static {
+        let account = Arc::clone(&self.account);
+        move |endpoint| {
+            let account = Arc::clone(&account);
+            Box::pin(async move { Ok(account.document(Some(&endpoint)).await?.into_body()) })
         }
     }
 

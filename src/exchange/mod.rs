@@ -43,7 +43,7 @@ pub use account::{AccountError, AccountStatus, ContainerFacts};
 pub use account_key::{AccountKey, KeyError, KeySource, NotAKey, Position};
 pub use broker::{Broker, BrokerStatus, Config as BrokerConfig, MintTrouble};
 pub use budget::BudgetStatus;
-pub use desk::{Config, Exchange, ExchangeStatus, Released, Sign};
+pub use desk::{AccountDocument, Config, Exchange, ExchangeStatus, Released};
 pub use entra::{
     AssertionError, AssertionSource, EntraConfig, EntraError, EntraIdentity, EntraStatus, EntraTrouble, SecretSource,
 };

@@ -15,7 +15,7 @@ use crate::{
     policy::{Decision, Permit},
     question::{Need, Question, TokenRequest},
     revocation::{Revocation, Unwelcome},
-    upstream::{UpstreamAnswer, UpstreamError},
+    upstream::{Failure, UpstreamAnswer, UpstreamError},
 };
 
 /// The kind of client.
@@ -134,20 +134,19 @@ pub(super) fn credential(permit: &Permit, warrant: &Warrant) -> audit::Credentia
 }
 
 /// What came back from Cosmos, added to what earlier errands of the same request brought.
-pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, UpstreamError>, took: Duration) {
+pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, Failure>, took: Duration) {
     let before = entry.upstream.take();
     let (attempts, charge, latency) =
         before.map_or((0, 0.0, took), |before| (before.attempts, before.request_units, before.latency + took));
-    let answer = match forwarded {
-        Ok(answer) => Some(answer),
-        Err(error) => error.answer(),
+    let (answer, attempted, region) = match forwarded {
+        Ok(answer) => (Some(answer), answer.attempts, &answer.region),
+        Err(Failure { error, region }) => (error.answer(), error.attempts(), region),
     };
-    let attempted = forwarded.as_ref().map_or_else(UpstreamError::attempts, |answer| answer.attempts);
     entry.upstream = Some(audit::Upstream {
         status: answer.map(|answer| answer.status.as_u16()),
         substatus: answer.and_then(|answer| answer.substatus),
         activity_id: answer.and_then(|answer| answer.activity_id.as_deref().map(Into::into)),
-        region: answer.and_then(|answer| answer.region.clone()),
+        region: region.clone(),
         attempts: attempts + attempted,
         request_units: charge + answer.and_then(|answer| answer.request_charge).unwrap_or_default(),
         latency,
@@ -166,10 +165,14 @@ pub(super) fn aside(entry: &mut Entry, fared: Option<audit::Upstream>) {
 const STUCK: Duration = Duration::from_secs(5);
 
 /// What an errand says of how its container is doing.
-pub(super) fn signal(forwarded: &Result<UpstreamAnswer, UpstreamError>, took: Duration) -> Signal {
+pub(super) fn signal(forwarded: &Result<UpstreamAnswer, Failure>, took: Duration) -> Signal {
     match forwarded {
         Ok(answer) if answer.status.is_success() => Signal::Answered(answer.took),
-        Err(UpstreamError::Timeout { .. } | UpstreamError::OutcomeUnknown { .. }) if took >= STUCK => Signal::Stuck,
+        Err(Failure { error: UpstreamError::Timeout { .. } | UpstreamError::OutcomeUnknown { .. }, .. })
+            if took >= STUCK =>
+        {
+            Signal::Stuck
+        }
         _ => Signal::Nothing,
     }
 }

@@ -48,7 +48,7 @@ use crate::{
     policy::RunningPolicy,
     revocation::{FileError, Revocations},
     transport::{BodyMemory, Transport, TransportSetup},
-    upstream::{AccountSigner, Upstream},
+    upstream::{AccountReader, Upstream},
 };
 
 /// How often the certificate files are looked at.
@@ -143,9 +143,9 @@ impl Server {
         let cosmos = Transport::new(config.ca_file.as_deref())?;
         let exchange = Exchange::new(config.exchange, config.release_tokens, cosmos.clone(), clock.clone());
         let idempotency = Idempotency::new(config.idempotency, exchange.account_key_reader());
-        let signer = AccountSigner::new(exchange.account_signer());
+        let account = AccountReader::new(exchange.account_reader());
         let memory = BodyMemory::new(config.limits.body_memory);
-        let upstream = Upstream::new(config.upstream, cosmos, signer, memory.clone(), clock.clone());
+        let upstream = Upstream::new(config.upstream, cosmos, account, memory.clone(), clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
         let account_key = exchange.account_key_reader();
         let means = Means { transport: Transport::new(None)?, account_key: account_key.clone() };

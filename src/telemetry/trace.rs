@@ -22,7 +22,7 @@ use crate::{
     access::{Action, ContainerName, Operation},
     audit::Entry,
     transport::SPANS,
-    upstream::{UpstreamAnswer, UpstreamError},
+    upstream::{Failure, UpstreamAnswer},
 };
 
 /// Longest path that a span carries, in characters.
@@ -186,15 +186,15 @@ pub fn errand(action: Action, container: &ContainerName) -> Span {
 }
 
 /// Writes onto an errand's span what came back.
-pub fn returned(span: &Span, forwarded: &Result<UpstreamAnswer, UpstreamError>) {
+pub fn returned(span: &Span, forwarded: &Result<UpstreamAnswer, Failure>) {
     if span.is_disabled() {
         return;
     }
     let answer = match forwarded {
         Ok(answer) => answer,
-        Err(error) => {
+        Err(failure) => {
             set(span, "error.type", "no_answer");
-            return span.set_status(Status::error(error.to_string()));
+            return span.set_status(Status::error(failure.to_string()));
         }
     };
     set(span, "db.response.status_code", answer.status.as_u16().to_string());

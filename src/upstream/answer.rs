@@ -153,6 +153,24 @@ pub enum UpstreamError {
     Unsendable(#[source] http::Error),
 }
 
+/// An errand that came back without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct Failure {
+    /// Why.
+    #[source]
+    pub error: UpstreamError,
+    /// Where it was tried last, as far as that has a name.
+    pub region: Option<Arc<str>>,
+}
+
+impl<E: Into<UpstreamError>> From<E> for Failure {
+    /// One that was never sent.
+    fn from(error: E) -> Self {
+        Self { error: error.into(), region: None }
+    }
+}
+
 impl UpstreamError {
     /// How often the request was sent.
     pub fn attempts(&self) -> u32 {

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use url::Url;
 
 use super::{
-    answer::{Doubt, UpstreamAnswer, UpstreamError, partition_key_levels},
+    answer::{Doubt, Failure, UpstreamAnswer, UpstreamError, partition_key_levels},
     budget::Budget,
     confine::{self, Confinement},
     continuation::Seal,
@@ -23,7 +23,7 @@ use super::{
     regions::{Place, RegionStatus, Regions, Way},
     retry::{self, Effect, Next, RULES, Rule, Safety},
     session::{SESSION_TOKEN, SessionKey, Sessions},
-    topology::{AccountSigner, Reader, TopologyStatus},
+    topology::{AccountReader, Reader, TopologyStatus},
 };
 use crate::{
     access::Enforcer,
@@ -34,8 +34,8 @@ use crate::{
 };
 
 /// The version of the REST API, unless the caller asks for another.
-pub(super) const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
-pub(super) const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
+const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
+const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
 /// The room taken for an answer before its request leaves, beside as much as was sent; what is longer takes more as it comes. A
 /// write, which is answered with what it wrote, must not find out afterwards that its answer cannot be held.
 const ROOM: usize = 64 * 1024;
@@ -108,16 +108,16 @@ pub struct UpstreamStatus {
 }
 
 impl Upstream {
-    /// A way to the account; nothing is sent yet. `signer` signs the question for its regions.
+    /// A way to the account; nothing is sent yet. `account` reads the document that tells its regions.
     /// Answers are held in `memory`.
-    pub fn new(config: Config, transport: Transport, signer: AccountSigner, memory: BodyMemory, clock: Clock) -> Self {
+    pub fn new(config: Config, transport: Transport, account: AccountReader, memory: BodyMemory, clock: Clock) -> Self {
         let confinement = Confinement::new(Seal::new(config.continuation_key.as_ref()));
         Self {
             confinement,
             budget: Budget::new(clock.clone()),
             regions: Regions::new(config.endpoint.clone(), config.preferred_regions.clone(), clock.clone()),
             sessions: Sessions::new(),
-            reader: Reader { transport: transport.clone(), signer, clock: clock.clone() },
+            reader: Reader { account, clock: clock.clone() },
             retries: [const { AtomicU64::new(0) }; RULES.len()],
             config,
             transport,
@@ -153,7 +153,7 @@ impl Upstream {
         warrant: &Warrant,
         may_retry: impl Fn() -> bool,
         throttled: impl Fn(),
-    ) -> Result<UpstreamAnswer, UpstreamError> {
+    ) -> Result<UpstreamAnswer, Failure> {
         match warrant.enforcer() {
             Enforcer::Cosmos => {
                 let answer = self.send(errand, warrant, &may_retry, &throttled).await?;
@@ -162,7 +162,7 @@ impl Upstream {
                 if answer.refused_credential() {
                     let depth = async || self.read_depth(errand, warrant, &may_retry, &throttled).await;
                     let checked = self.confinement.check_depth(errand, warrant, depth).await;
-                    if let Err(outside @ UpstreamError::Outside(_)) = checked {
+                    if let Err(outside @ Failure { error: UpstreamError::Outside(_), .. }) = checked {
                         return Err(outside);
                     }
                 }
@@ -185,7 +185,7 @@ impl Upstream {
         warrant: &Warrant,
         may_retry: impl Fn() -> bool,
         throttled: impl Fn(),
-    ) -> Result<usize, UpstreamError> {
+    ) -> Result<usize, Failure> {
         let read = Errand {
             method: Method::GET,
             path: confine::path(warrant.scope().container()),
@@ -197,8 +197,11 @@ impl Upstream {
             deadline: errand.deadline,
         };
         let answer = self.send(&read, warrant, may_retry, throttled).await?;
-        let unknown = UpstreamError::UnknownKey { attempts: answer.attempts, status: answer.status };
-        answer.status.is_success().then(|| partition_key_levels(&answer.body)).flatten().ok_or(unknown)
+        let levels = answer.status.is_success().then(|| partition_key_levels(&answer.body)).flatten();
+        levels.ok_or_else(|| {
+            let error = UpstreamError::UnknownKey { attempts: answer.attempts, status: answer.status };
+            Failure { error, region: answer.region }
+        })
     }
 
     async fn send(
@@ -207,9 +210,21 @@ impl Upstream {
         warrant: &Warrant,
         may_retry: impl Fn() -> bool,
         throttled: impl Fn(),
-    ) -> Result<UpstreamAnswer, UpstreamError> {
+    ) -> Result<UpstreamAnswer, Failure> {
         self.budget.deposit();
         let mut trip = Trip::new(errand);
+        let came_back = self.travel(&mut trip, warrant, may_retry, throttled).await;
+        came_back.map_err(|error| Failure { error, region: trip.region })
+    }
+
+    async fn travel(
+        &self,
+        trip: &mut Trip<'_>,
+        warrant: &Warrant,
+        may_retry: impl Fn() -> bool,
+        throttled: impl Fn(),
+    ) -> Result<UpstreamAnswer, UpstreamError> {
+        let errand = trip.errand;
         loop {
             let left = errand.deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -228,9 +243,8 @@ impl Upstream {
             if sent.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS) {
                 throttled();
             }
-            let rule = self.heard(&mut trip, &place, &sent, timeout);
-            let Some((rule, wait)) = rule.and_then(|rule| Some((rule, self.time_to_wait(rule, &sent, &mut trip)?)))
-            else {
+            let rule = self.heard(trip, &place, &sent, timeout);
+            let Some((rule, wait)) = rule.and_then(|rule| Some((rule, self.time_to_wait(rule, &sent, trip)?))) else {
                 return trip.conclude(sent, rule);
             };
             self.count(rule);
@@ -364,9 +378,9 @@ impl<'a> Trip<'a> {
     }
 
     /// The end of a trip without another answer: of a write in doubt, all that is known is the doubt.
-    fn ended(self, otherwise: impl FnOnce(u32) -> UpstreamError) -> UpstreamError {
+    fn ended(&mut self, otherwise: impl FnOnce(u32) -> UpstreamError) -> UpstreamError {
         let attempts = self.attempts;
-        self.doubt.map_or_else(|| otherwise(attempts), |cause| UpstreamError::OutcomeUnknown { attempts, cause })
+        self.doubt.take().map_or_else(|| otherwise(attempts), |cause| UpstreamError::OutcomeUnknown { attempts, cause })
     }
 
     fn doubt_about(&self, sent: Sent) -> Result<Doubt, UpstreamError> {
@@ -377,7 +391,7 @@ impl<'a> Trip<'a> {
     }
 
     /// What the last attempt comes to.
-    fn conclude(self, sent: Sent, rule: Option<&Rule>) -> Result<UpstreamAnswer, UpstreamError> {
+    fn conclude(&mut self, sent: Sent, rule: Option<&Rule>) -> Result<UpstreamAnswer, UpstreamError> {
         let attempts = self.attempts;
         let is_write = self.errand.safety != Safety::Read;
         let answer = match sent {

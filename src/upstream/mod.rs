@@ -29,7 +29,7 @@ mod retry;
 mod session;
 mod topology;
 
-pub use answer::{Doubt, UpstreamAnswer, UpstreamError, partition_key_levels};
+pub use answer::{Doubt, Failure, UpstreamAnswer, UpstreamError, partition_key_levels};
 pub use breaker::BreakerState;
 pub use confine::Outside;
 pub use continuation::ForeignContinuation;
@@ -38,4 +38,4 @@ pub use headers::{RangeAddressing, RequestHeaders};
 pub use regions::{RegionStatus, is_same_region};
 pub use retry::{Effect, Next, RULES, Rule, Safety, When};
 pub use session::SessionKey;
-pub use topology::{AccountSigner, SignError, Signing, TopologyError, TopologyStatus};
+pub use topology::{AccountReader, ReadError, Reading, TopologyError, TopologyStatus};

@@ -5,16 +5,11 @@ use std::{error::Error, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, StatusCode, header};
-use http_body_util::Full;
 use serde::Deserialize;
 use url::{Host, Url};
 
 use super::regions::Regions;
-use crate::{
-    clock::{Clock, Timestamp},
-    transport::{Transport, TransportError},
-};
+use crate::clock::{Clock, Timestamp};
 
 /// How often the account is asked where nothing has changed, as the SDKs do it.
 const EVERY: Duration = Duration::from_secs(5 * 60);
@@ -25,47 +20,38 @@ const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 /// How long one endpoint may take to tell.
 const PATIENCE: Duration = Duration::from_secs(3);
-/// Longest document that is read; it is about two kilobytes.
-const LARGEST: usize = 256 * 1024;
 
-/// Why there is no signature.
-pub type SignError = Box<dyn Error + Send + Sync>;
-/// A signature under way.
-pub type Signing = BoxFuture<'static, Result<HeaderValue, SignError>>;
+/// Why there is no document.
+pub type ReadError = Box<dyn Error + Send + Sync>;
+/// The document on its way.
+pub type Reading = BoxFuture<'static, Result<Bytes, ReadError>>;
 
-/// Signs `GET /` of the account: given the value of `x-ms-date`, and whether the signature before was refused, it gives the value
-/// of `Authorization`. Whose credential that is this room does not know.
+/// Reads the account's own document (`GET /`) at one of its endpoints. With whose credential this room does not know.
 #[derive(Clone)]
-pub struct AccountSigner(Arc<dyn Fn(String, bool) -> Signing + Send + Sync>);
+pub struct AccountReader(Arc<dyn Fn(Url) -> Reading + Send + Sync>);
 
-impl AccountSigner {
-    /// What signs.
-    pub fn new(sign: impl Fn(String, bool) -> Signing + Send + Sync + 'static) -> Self {
-        Self(Arc::new(sign))
+impl AccountReader {
+    /// What reads.
+    pub fn new(read: impl Fn(Url) -> Reading + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
     }
 }
 
-impl fmt::Debug for AccountSigner {
+impl fmt::Debug for AccountReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AccountSigner")
+        f.write_str("AccountReader")
     }
 }
 
 /// The regions could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TopologyError {
-    /// Nobody signs the request.
-    #[error("no credential to read the account with: {0}")]
-    Unsigned(SignError),
-    /// The request cannot be written down.
-    #[error("the request to the account cannot be made: {0}")]
-    Unsendable(#[from] http::Error),
-    /// No endpoint answered.
-    #[error("the account cannot be reached: {0}")]
-    Unreachable(#[from] TransportError),
-    /// The account refused to tell.
-    #[error("the account answered {}", .0.as_u16())]
-    Refused(StatusCode),
+    /// No endpoint gave the document.
+    #[error("{0}")]
+    Unread(ReadError),
+    /// None gave it in time.
+    #[error("the account gave no answer within {PATIENCE:?}")]
+    Late,
     /// What it told is no account document.
     #[error("the account document cannot be read: {0}")]
     Malformed(#[from] serde_json::Error),
@@ -127,8 +113,7 @@ fn is_beside(configured: &Url, endpoint: &Url) -> bool {
 /// Who reads the topology, and keeps it read.
 #[derive(Debug)]
 pub(super) struct Reader {
-    pub(super) transport: Transport,
-    pub(super) signer: AccountSigner,
+    pub(super) account: AccountReader,
     pub(super) clock: Clock,
 }
 
@@ -175,29 +160,9 @@ impl Reader {
     }
 
     async fn ask(&self, endpoint: &Url) -> Result<Account, TopologyError> {
-        let answer = self.send(endpoint, false).await?;
-        let answer = match answer.status() {
-            StatusCode::UNAUTHORIZED => self.send(endpoint, true).await?,
-            _ => answer,
-        };
-        match answer.status() {
-            StatusCode::OK => Ok(serde_json::from_slice(answer.body())?),
-            status => Err(TopologyError::Refused(status)),
-        }
-    }
-
-    async fn send(&self, endpoint: &Url, refused: bool) -> Result<http::Response<Bytes>, TopologyError> {
-        let date = self.clock.now().http_date();
-        let signing = (self.signer.0)(date.clone(), refused);
-        let signed = tokio::time::timeout(PATIENCE, signing).await;
-        let signed = signed.unwrap_or_else(|_| Err("no answer in time".into())).map_err(TopologyError::Unsigned)?;
-        let request = Request::get(endpoint.as_str())
-            .header(header::AUTHORIZATION, signed)
-            .header("x-ms-date", date)
-            .header("x-ms-version", super::forward::API_VERSION)
-            .header(header::USER_AGENT, super::forward::USER_AGENT)
-            .body(Full::default())?;
-        Ok(self.transport.exchange(request, LARGEST, PATIENCE).await?)
+        let reading = tokio::time::timeout(PATIENCE, (self.account.0)(endpoint.clone()));
+        let document = reading.await.map_err(|_| TopologyError::Late)?.map_err(TopologyError::Unread)?;
+        Ok(serde_json::from_slice(&document)?)
     }
 }
 

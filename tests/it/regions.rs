@@ -106,6 +106,9 @@ async fn a_region_that_refuses_is_passed_by() {
     rig.cosmos().change_region(NORTH, RegionChange::Gone).unwrap();
     rig.cosmos().add_fault(Fault::once(Effect::Unavailable).at(WEST));
     assert_eq!(sent(&rig, &read(&rig).send().await.expect(200)), to(WEST, 3), "the other left the account");
+    rig.cosmos().add_fault(Fault::once(Effect::CutAfterCommit).at(WEST));
+    let lost = rig.task("operator", "POST", DOCS).partition("t1").json(&json!({"id": "r-1", "tenant": "t1"}));
+    assert_eq!(sent(&rig, &lost.send().await.expect(504)), to(WEST, 1), "where it was tried, though no answer came");
 }
 
 #[tokio::test]

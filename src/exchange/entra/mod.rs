@@ -179,10 +179,8 @@ impl Entra {
     /// Proves the gateway to the account by its own token, where it has one.
     pub(super) fn account_signer(
         &self,
-    ) -> impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, Box<dyn std::error::Error + Send + Sync>>>
-    + Send
-    + Sync
-    + 'static {
+    ) -> impl Fn(String, bool) -> BoxFuture<'static, Result<HeaderValue, super::ExchangeError>> + Send + Sync + 'static
+    {
         let desk = Arc::clone(&self.desk);
         move |_, _| {
             let desk = Arc::clone(&desk);

@@ -33,8 +33,8 @@ fn upstream_with(endpoint: &Url, largest_answer: usize, attempt_timeout: Duratio
         attempt_timeout,
         continuation_key: None,
     };
-    let signer = AccountSigner::new(|_, _| Box::pin(async { Err("nobody signs in this test".into()) }));
-    Upstream::new(config, Transport::new(None).unwrap(), signer, BodyMemory::new(1 << 20), clock)
+    let account = AccountReader::new(|_| Box::pin(async { Err("nobody reads in this test".into()) }));
+    Upstream::new(config, Transport::new(None).unwrap(), account, BodyMemory::new(1 << 20), clock)
 }
 
 fn upstream(server: &Scripted) -> Upstream {
@@ -55,7 +55,7 @@ fn errand(action: Action) -> Errand<'static> {
     }
 }
 
-async fn forward(server: &Scripted, action: Action) -> Result<UpstreamAnswer, UpstreamError> {
+async fn forward(server: &Scripted, action: Action) -> Result<UpstreamAnswer, Failure> {
     upstream(server).forward(&errand(action), &warrant(), || true, || {}).await
 }
 
@@ -157,7 +157,7 @@ async fn each_status_is_tried_as_often_as_its_row_allows() {
         let server = Scripted::start(script).await;
         let ended = match forward(&server, action).await {
             Ok(answer) => (answer.status.as_u16(), answer.attempts),
-            Err(error) => (error.answer().unwrap().status.as_u16(), error.attempts()),
+            Err(Failure { error, .. }) => (error.answer().unwrap().status.as_u16(), error.attempts()),
         };
         assert_eq!(ended, (status, attempts), "{action}");
         assert_eq!(server.seen().len(), attempts as usize, "{status} {action}");
@@ -173,7 +173,7 @@ async fn each_status_is_tried_as_often_as_its_row_allows() {
 async fn an_answer_that_leaves_a_write_open_is_no_answer() {
     for status in [408, 410, 500] {
         let server = Scripted::start(move |_| reply(status)).await;
-        let error = forward(&server, CREATE).await.unwrap_err();
+        let error = forward(&server, CREATE).await.unwrap_err().error;
         assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
         assert_eq!(error.answer().unwrap().status.as_u16(), status);
         assert_eq!(forward(&server, READ).await.unwrap().status.as_u16(), status, "a read changes nothing");
@@ -193,10 +193,10 @@ async fn a_write_in_doubt_is_repeated_where_twice_is_no_more_than_once() {
     assert_eq!(lost_then(200, UPSERT).await.unwrap().attempts, 2);
     assert_eq!(lost_then(204, DELETE).await.unwrap().attempts, 2);
     // The first attempt may have deleted what the second no longer finds.
-    let error = lost_then(404, DELETE).await.unwrap_err();
+    let error = lost_then(404, DELETE).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
     // Another refusal of the repeat says nothing of the first either.
-    let error = lost_then(403, UPSERT).await.unwrap_err();
+    let error = lost_then(403, UPSERT).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
     // Without a doubt a 404 is what it says.
     let server = Scripted::start(|_| reply(404)).await;
@@ -210,10 +210,10 @@ async fn doubt_outlasts_what_comes_after_it() {
         _ => reply(429).header("x-ms-retry-after-ms", "60000"),
     };
     let server = Scripted::start(script).await;
-    let error = forward(&server, UPSERT).await.unwrap_err();
+    let error = forward(&server, UPSERT).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 2, .. }), "{error}");
     let server = Scripted::start(script).await;
-    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), || false, || {}).await.unwrap_err();
+    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), || false, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "not only withdrawn: {error}");
 }
 
@@ -247,7 +247,7 @@ async fn a_write_that_was_throttled_succeeds_later_with_the_same_body() {
 #[tokio::test]
 async fn a_proxy_that_is_unavailable_is_not_believed_about_a_write() {
     let server = Scripted::start(|_| Reply::new(StatusCode::SERVICE_UNAVAILABLE)).await;
-    let error = forward(&server, CREATE).await.unwrap_err();
+    let error = forward(&server, CREATE).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
     assert_eq!(forward(&server, READ).await.unwrap().attempts, 4);
 }
@@ -255,7 +255,7 @@ async fn a_proxy_that_is_unavailable_is_not_believed_about_a_write() {
 #[tokio::test]
 async fn a_write_whose_connection_broke_has_an_unknown_outcome() {
     let server = Scripted::start(|_| Reply::hang_up()).await;
-    let error = forward(&server, CREATE).await.unwrap_err();
+    let error = forward(&server, CREATE).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, cause: Doubt::Lost(_) }), "{error}");
     assert_eq!(server.seen().len(), 1);
 }
@@ -265,7 +265,7 @@ async fn a_read_whose_connection_broke_is_sent_again() {
     let server = Scripted::start(|request| if request.index < 2 { Reply::hang_up() } else { reply(200) }).await;
     assert_eq!(forward(&server, READ).await.unwrap().attempts, 3);
     let server = Scripted::start(|_| Reply::hang_up()).await;
-    let error = forward(&server, READ).await.unwrap_err();
+    let error = forward(&server, READ).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::Unavailable { attempts: 4, .. }), "{error}");
 }
 
@@ -275,7 +275,7 @@ async fn what_was_never_sent_is_tried_again_and_then_unavailable() {
     let url = Url::parse(&format!("http://{}/", closed.local_addr().unwrap())).unwrap();
     drop(closed);
     let upstream = upstream_with(&url, 1_000, Duration::from_secs(5));
-    let error = upstream.forward(&errand(UPSERT), &warrant(), || true, || {}).await.unwrap_err();
+    let error = upstream.forward(&errand(UPSERT), &warrant(), || true, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::Unavailable { attempts: 4, .. }), "{error}");
 }
 
@@ -285,14 +285,14 @@ async fn silence_is_a_timeout_for_a_read_and_doubt_for_a_write() {
     let upstream = upstream(&server);
     let began = Instant::now();
     let soon = |action| Errand { deadline: Instant::now() + Duration::from_millis(150), ..errand(action) };
-    let error = upstream.forward(&soon(READ), &warrant(), || true, || {}).await.unwrap_err();
+    let error = upstream.forward(&soon(READ), &warrant(), || true, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::Timeout { attempts: 1 }), "{error}");
-    let error = upstream.forward(&soon(UPSERT), &warrant(), || true, || {}).await.unwrap_err();
+    let error = upstream.forward(&soon(UPSERT), &warrant(), || true, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { attempts: 1, .. }), "{error}");
     assert!(began.elapsed() < Duration::from_secs(2));
 
     let past = Errand { deadline: Instant::now(), ..errand(UPSERT) };
-    let error = upstream.forward(&past, &warrant(), || true, || {}).await.unwrap_err();
+    let error = upstream.forward(&past, &warrant(), || true, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::Timeout { attempts: 0 }), "{error}");
 }
 
@@ -322,7 +322,7 @@ async fn leave_is_asked_for_before_every_further_attempt() {
     let server = Scripted::start(|_| reply(503)).await;
     let asked = AtomicU32::new(0);
     let once = || asked.fetch_add(1, Ordering::Relaxed) == 0;
-    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), once, || {}).await.unwrap_err();
+    let error = upstream(&server).forward(&errand(UPSERT), &warrant(), once, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::Withdrawn { attempts: 2 }), "{error}");
     assert_eq!((asked.into_inner(), server.seen().len()), (2, 2));
 }
@@ -330,13 +330,13 @@ async fn leave_is_asked_for_before_every_further_attempt() {
 #[tokio::test]
 async fn answers_that_are_too_long_or_not_of_cosmos_are_not_passed_on() {
     let server = Scripted::start(|_| reply(200).body(vec![b' '; 1_001])).await;
-    let error = forward(&server, READ).await.unwrap_err();
+    let error = forward(&server, READ).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::TooLarge { attempts: 1, largest: 1_000 }), "{error}");
-    let error = forward(&server, UPSERT).await.unwrap_err();
+    let error = forward(&server, UPSERT).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::OutcomeUnknown { .. }), "the write may stand: {error}");
 
     let server = Scripted::start(|_| reply(302).header("location", "http://elsewhere.example/")).await;
-    let error = forward(&server, READ).await.unwrap_err();
+    let error = forward(&server, READ).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::BadAnswer { status: StatusCode::FOUND, .. }), "{error}");
     let server = Scripted::start(|_| reply(304)).await;
     assert_eq!(forward(&server, READ).await.unwrap().status, StatusCode::NOT_MODIFIED);
@@ -347,10 +347,10 @@ async fn answers_share_their_memory() {
     let server = Scripted::start(|_| reply(200).body(vec![b' '; 600_000])).await;
     let upstream = upstream_with(server.url(), 1_000_000, Duration::from_secs(5));
     let first = upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap();
-    let error = upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap_err();
+    let error = upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::NoRoom { attempts: 1 }), "{error}");
     let _most = upstream.memory.take(400_000).unwrap();
-    let error = upstream.forward(&errand(CREATE), &warrant(), || true, || {}).await.unwrap_err();
+    let error = upstream.forward(&errand(CREATE), &warrant(), || true, || {}).await.unwrap_err().error;
     assert!(matches!(error, UpstreamError::NoRoom { attempts: 0 }), "a write has room before it leaves: {error}");
     drop(first.body);
     upstream.forward(&errand(READ), &warrant(), || true, || {}).await.unwrap();
@@ -361,7 +361,7 @@ async fn a_path_cannot_name_another_host() {
     let server = Scripted::start(|_| reply(200)).await;
     for path in ["@elsewhere.example/", ".elsewhere.example/", "http://elsewhere.example/", "/a b"] {
         let errand = Errand { path: path.into(), ..errand(READ) };
-        let error = upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap_err();
+        let error = upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap_err().error;
         assert!(matches!(error, UpstreamError::Unsendable(_)), "{error}");
     }
     let errand = Errand { path: "//elsewhere.example/".into(), ..errand(READ) };
