@@ -2,7 +2,7 @@
 
 use super::{
     display::{Paint, pad, plain},
-    record::Verdict,
+    record::{Telling, Verdict},
     trace::{Call, Outcome, Trace, TryKey, Visit},
 };
 use crate::clock::Timestamp;
@@ -147,7 +147,9 @@ fn cells(call: &Call) -> [String; COLUMNS] {
         (Outcome::Answered, Some(status)) => {
             let error = call.error.as_deref().map(|error| format!(" {}", plain(error))).unwrap_or_default();
             let sent = if call.sent > 1 { format!(" (sent {} times)", call.sent) } else { String::new() };
-            format!("{status}{error}{sent}")
+            let told = call.told.filter(|told| *told != Telling::First);
+            let told = told.map(|told| format!(" {}", told.as_str())).unwrap_or_default();
+            format!("{status}{error}{told}{sent}")
         }
         (Outcome::Answered, None) => String::new(),
     };

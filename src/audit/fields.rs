@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::record::{
-    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
-    UserAgentKind, Verdict, Who,
+    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Telling,
+    Upstream, UserAgentKind, Verdict, Who,
 };
 use crate::{
     access::{
@@ -101,6 +101,8 @@ pub(super) struct Fields {
     upstream: Option<StoredUpstream>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     answer: Option<StoredAnswer>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    idempotency: Option<Telling>,
     bytes_in: u64,
     bytes_out: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -231,6 +233,7 @@ impl From<&Entry> for Fields {
             credential: entry.credential.as_ref().map(StoredCredential::from),
             upstream: entry.upstream.as_ref().map(StoredUpstream::from),
             answer: entry.answer.as_ref().map(StoredAnswer::from),
+            idempotency: entry.told,
             bytes_in: entry.bytes_in,
             bytes_out: entry.bytes_out,
             peer: entry.peer.map(|peer| peer.to_string()),
@@ -288,6 +291,7 @@ impl TryFrom<Fields> for Entry {
             credential: fields.credential.map(Credential::try_from).transpose()?,
             upstream: fields.upstream.map(Upstream::from),
             answer: fields.answer.map(Answer::from),
+            told: fields.idempotency,
             bytes_in: fields.bytes_in,
             bytes_out: fields.bytes_out,
             peer: fields.peer.map(|peer| SocketAddr::from_str(&peer)).transpose()?,

@@ -77,7 +77,7 @@ pub use reader::Reader;
 pub use readings::note_reading;
 pub use record::{
     Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Record, Revocation, Ruling, Sequence,
-    Suppressed, Upstream, UserAgentKind, Verdict, Who,
+    Suppressed, Telling, Upstream, UserAgentKind, Verdict, Who,
 };
 pub use segment::{Damage, Wrong};
 pub use status::{Counters, Health, SYNC_BUCKETS, Status};

@@ -73,6 +73,8 @@ pub struct Entry {
     pub upstream: Option<Upstream>,
     /// What the caller is answered.
     pub answer: Option<Answer>,
+    /// Of a write that is done once, whose answer that is.
+    pub told: Option<Telling>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -102,6 +104,7 @@ impl Entry {
             credential: None,
             upstream: None,
             answer: None,
+            told: None,
             bytes_in: 0,
             bytes_out: 0,
             peer: None,
@@ -115,7 +118,7 @@ impl Entry {
     /// The record of an entry whose outcome never became durable. What the entry knew is kept; the answer is not, since
     /// none left.
     pub(super) fn recovered(self) -> Self {
-        Self { phase: Phase::Recovered, answer: None, bytes_out: 0, ..self }
+        Self { phase: Phase::Recovered, answer: None, told: None, bytes_out: 0, ..self }
     }
 }
 
@@ -304,7 +307,7 @@ pub struct Upstream {
     pub substatus: Option<u32>,
     /// `x-ms-activity-id` of the answer.
     pub activity_id: Option<Arc<str>>,
-    /// The region that answered.
+    /// The region that answered, or that was tried last where none did.
     pub region: Option<Arc<str>>,
     /// How many times the request was sent.
     pub attempts: u32,
@@ -323,6 +326,29 @@ pub struct Answer {
     pub error: Option<Arc<str>>,
     /// The whole walk, from the request's head to this record; kept in whole microseconds.
     pub duration: Duration,
+}
+
+/// Whose answer a write got that is done once.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Telling {
+    /// Its own: this request did the write.
+    First,
+    /// The first one's, from the marker: the write was done before, and this request did nothing.
+    Repeated,
+    /// As much as is known of the first one's, which was lost, while somebody else has written the item since.
+    Changed,
+}
+
+impl Telling {
+    /// The word of the record, and of `x-stepgate-idempotency`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Repeated => "repeated",
+            Self::Changed => "changed",
+        }
+    }
 }
 
 /// The kind of client.

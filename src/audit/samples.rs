@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use proptest::{option, prelude::*};
 
 use super::record::{
-    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Upstream,
-    UserAgentKind, Verdict, Who,
+    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Telling,
+    Upstream, UserAgentKind, Verdict, Who,
 };
 use crate::{
     access::{
@@ -243,36 +243,40 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
     let rest = (
         answer,
         suppressed,
+        option::of(prop::sample::select(vec![Telling::First, Telling::Repeated, Telling::Changed])),
         any::<(u64, u64)>(),
         option::of(any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from)),
     );
     (phase, text(), who, any_context(), any_question(), any::<bool>(), any_upstream(), rest).prop_map(
-        |(phase, request_id, who, context, question, decided, upstream, (answer, suppressed, bytes, peer))| Entry {
-            revocation: (phase == Phase::Revoke).then(|| Revocation {
-                id: "1f".into(),
-                target: "subject local/w".into(),
-                reason: None,
-            }),
-            phase,
-            request_id,
-            who,
-            context,
-            question,
-            decision: decided.then(allowed),
-            credential: decided.then(|| entry(Phase::Outcome, "").credential).flatten(),
-            upstream,
-            answer,
-            bytes_in: bytes.0,
-            bytes_out: bytes.1,
-            peer,
-            user_agent: UserAgentKind::CosmosSdk,
-            reading: (phase == Phase::Reading).then(|| Reading {
-                command: "trace".into(),
-                selection: "run-1".into(),
-                uid: 1000,
-                time: Timestamp::from_millis(7),
-            }),
-            suppressed,
+        |(phase, request_id, who, context, question, decided, upstream, (answer, suppressed, told, bytes, peer))| {
+            Entry {
+                revocation: (phase == Phase::Revoke).then(|| Revocation {
+                    id: "1f".into(),
+                    target: "subject local/w".into(),
+                    reason: None,
+                }),
+                phase,
+                request_id,
+                who,
+                context,
+                question,
+                decision: decided.then(allowed),
+                credential: decided.then(|| entry(Phase::Outcome, "").credential).flatten(),
+                upstream,
+                answer,
+                told,
+                bytes_in: bytes.0,
+                bytes_out: bytes.1,
+                peer,
+                user_agent: UserAgentKind::CosmosSdk,
+                reading: (phase == Phase::Reading).then(|| Reading {
+                    command: "trace".into(),
+                    selection: "run-1".into(),
+                    uid: 1000,
+                    time: Timestamp::from_millis(7),
+                }),
+                suppressed,
+            }
         },
     )
 }

@@ -11,7 +11,7 @@ use super::{
     display,
     journal::AuditError,
     reader::Reader,
-    record::{Answer, Entry, Phase, Record, Upstream, Verdict},
+    record::{Answer, Entry, Phase, Record, Telling, Upstream, Verdict},
 };
 use crate::{
     access::{Assurance, Execution},
@@ -125,6 +125,9 @@ pub struct Call {
     pub status: Option<u16>,
     /// The error code the caller got.
     pub error: Option<String>,
+    /// Of a write that is done once, whose answer that was.
+    #[serde(rename = "idempotency", skip_serializing_if = "Option::is_none")]
+    pub told: Option<Telling>,
     /// How often it was sent to Cosmos.
     pub sent: u32,
     /// Request units.
@@ -290,6 +293,7 @@ impl Call {
             outcome: Outcome::Pending,
             status: None,
             error: None,
+            told: None,
             sent: 0,
             request_units: None,
             latency_ms: None,
@@ -318,6 +322,7 @@ impl Call {
             self.status = Some(*status);
             self.error = error.as_deref().map(str::to_owned);
         }
+        self.told = entry.told;
     }
 }
 

@@ -11,14 +11,13 @@ use super::{Gateway, Permitted, ledger};
 use crate::{
     access::{Action, ItemId, Operation},
     answer::{CosmosAnswer, Refusal},
-    audit::Entry,
+    audit::{Entry, Telling},
     exchange::Warrant,
     idempotency::{self, Answer, Found, IDEMPOTENCY_KEY, IdempotencyError, Layout, Once, Outcome, Told, Write},
     upstream::{Errand, Safety},
 };
 
-/// `x-stepgate-idempotency`: `first` where this request did the write, `repeated` where an earlier one with its key did, and
-/// `changed` where that one's answer was lost and somebody else has written the item since.
+/// Whose answer it is, as [`Telling`] has it.
 const IDEMPOTENCY: HeaderName = HeaderName::from_static("x-stepgate-idempotency");
 /// How often a batch is sent whose marker was there and then was not: it expired in between.
 const ROUNDS: usize = 3;
@@ -89,7 +88,7 @@ impl Gateway {
                     if let Some(version) = marker {
                         self.note(&mut asking, &once, &done, &version, &answer).await;
                     }
-                    return Ok(told(done, &answer.headers, "first"));
+                    return Ok(asking.told(done, &answer.headers, Telling::First));
                 }
                 Outcome::Marked => {
                     if let Some(answer) = self.repeat(&mut asking, &once, &answer).await? {
@@ -161,8 +160,8 @@ impl Gateway {
                 rebuilt
             }
         };
-        let by = if first.changed { "changed" } else { "repeated" };
-        Ok(Some(told(asking.as_wanted(first), &answer.headers, by)))
+        let whose = if first.changed { Telling::Changed } else { Telling::Repeated };
+        Ok(Some(asking.told(asking.as_wanted(first), &answer.headers, whose)))
     }
 
     /// The items of the write as they are now; or what Cosmos answered instead.
@@ -249,27 +248,28 @@ impl<'b> Asking<'_, 'b> {
     fn as_wanted(&self, answer: Answer) -> Answer {
         if self.errand.headers.wants_no_content() { Answer { body: None, ..answer } } else { answer }
     }
+
+    /// An answer as the caller gets it, with what Cosmos said around it; the record says whose it is.
+    fn told(&mut self, answer: Answer, around: &HeaderMap, whose: Telling) -> CosmosAnswer {
+        self.entry.told = Some(whose);
+        let mut headers = around.clone();
+        OF_A_DOCUMENT.iter().for_each(|name| drop(headers.remove(*name)));
+        headers.insert(IDEMPOTENCY, HeaderValue::from_static(whose.as_str()));
+        if let Some(etag) = answer.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
+            headers.insert(header::ETAG, etag);
+        }
+        match answer.body {
+            Some(_) => headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+            None => headers.remove(header::CONTENT_TYPE),
+        };
+        let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
+        CosmosAnswer { status, headers, body: answer.body.unwrap_or_default().into() }
+    }
 }
 
 /// Whether there is no such document.
 fn is_absent(answer: &CosmosAnswer) -> bool {
     answer.status == StatusCode::NOT_FOUND && matches!(answer.substatus(), None | Some(0))
-}
-
-/// An answer as the caller gets it, with what Cosmos said around it.
-fn told(answer: Answer, around: &HeaderMap, by: &'static str) -> CosmosAnswer {
-    let mut headers = around.clone();
-    OF_A_DOCUMENT.iter().for_each(|name| drop(headers.remove(*name)));
-    headers.insert(IDEMPOTENCY, HeaderValue::from_static(by));
-    if let Some(etag) = answer.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
-        headers.insert(header::ETAG, etag);
-    }
-    match answer.body {
-        Some(_) => headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        None => headers.remove(header::CONTENT_TYPE),
-    };
-    let status = StatusCode::from_u16(answer.status).unwrap_or(StatusCode::OK);
-    CosmosAnswer { status, headers, body: answer.body.unwrap_or_default().into() }
 }
 
 /// A write that was not done, as Cosmos would have refused it by itself.

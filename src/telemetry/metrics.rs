@@ -27,6 +27,7 @@ use super::{
     },
     request::Finished,
 };
+use crate::audit::Telling;
 
 type Amount = Counter<f64, AtomicU64>;
 type Exemplified = HistogramWithExemplars<TraceLabel>;
@@ -47,6 +48,7 @@ pub struct Metrics {
     clause_requests: Family<ClauseLabels, Counter>,
     request_units: Family<UnitsLabels, Amount>,
     upstream_duration: Histogram,
+    once: Family<ResultLabel, Counter>,
     limited: Family<BindingLabel, Counter>,
     container_limit: Family<ContainerLabel, Gauge>,
     container_in_flight: Family<ContainerLabel, Gauge>,
@@ -142,6 +144,7 @@ impl Default for Metrics {
                 Some(Unit::Seconds),
                 Histogram::new(DURATIONS),
             ),
+            once: new.metric("idempotent_writes", "Writes that are done once, by whose answer they got"),
             upstream_retries: new.metric("upstream_retries", "Attempts at Cosmos that came after another"),
             attempts: new.metric("upstream_attempts", "Attempts at Cosmos"),
             region_open: new.metric("region_open", "Whether a region is left alone for answering badly"),
@@ -187,6 +190,9 @@ impl Default for Metrics {
         // A series that begins at its first event hides that event from `rate`.
         for result in [APPLIED, REJECTED] {
             drop(metrics.reloads.get_or_create(&ResultLabel { result }));
+        }
+        for told in [Telling::First, Telling::Repeated, Telling::Changed] {
+            drop(metrics.once.get_or_create(&ResultLabel { result: told.as_str() }));
         }
         metrics
     }
@@ -260,6 +266,9 @@ impl Metrics {
             let workload = self.workloads.bound(finished.workload.clone().unwrap_or_default());
             self.request_units.get_or_create(&UnitsLabels { operation, workload }).inc_by(upstream.request_units);
             self.upstream_duration.observe(upstream.latency.as_secs_f64());
+        }
+        if let Some(told) = finished.told {
+            self.once.get_or_create(&ResultLabel { result: told.as_str() }).inc();
         }
         let (decision, status) = (finished.decision, finished.status);
         self.requests.get_or_create(&RequestLabels { operation, container, decision, status }).inc();

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::trace::Trace;
 use crate::{
     access::{Execution, StateName},
-    audit::{Asked, Entry, Upstream, Verdict},
+    audit::{Asked, Entry, Telling, Upstream, Verdict},
 };
 
 /// A finished request, read from its audit entry once that has its answer.
@@ -31,6 +31,8 @@ pub struct Finished {
     pub workload: Option<String>,
     /// What came back from Cosmos, where it was asked.
     pub upstream: Option<Upstream>,
+    /// Of a write that is done once, whose answer it got.
+    pub told: Option<Telling>,
     /// The error code, for what is no success.
     pub error: Option<Arc<str>>,
     /// The status answered.
@@ -60,6 +62,7 @@ impl Finished {
             clause: clause.map(ToString::to_string),
             workload,
             upstream: entry.upstream.clone(),
+            told: entry.told,
             error: entry.answer.as_ref().and_then(|answer| answer.error.clone()),
             status: entry.answer.as_ref().map_or(0, |answer| answer.status),
             took: entry.answer.as_ref().map_or(Duration::ZERO, |answer| answer.duration),
@@ -83,6 +86,7 @@ macro_rules! line {
             state = $request.state.as_ref().map(StateName::as_str),
             status = $request.status,
             error = $request.error.as_deref(),
+            idempotency = $request.told.map(Telling::as_str),
             request_units = $request.upstream.as_ref().map(|upstream| upstream.request_units),
             attempts = $request.upstream.as_ref().map(|upstream| upstream.attempts),
             ms = $ms,

@@ -4,11 +4,12 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use stepgate::{
     access::{ExecutionContext, IssuerName, Subject},
+    audit::Telling,
     dev::cosmos::{Effect, Fault, Operation},
     idempotency::{IDEMPOTENCY_KEY, marker_id},
 };
 
-use crate::rig::{Answer, Call, MARKERS, Rig};
+use crate::rig::{Answer, Call, EXECUTION, MARKERS, Rig};
 
 const DOCS: &str = "/dbs/shop/colls/orders/docs";
 
@@ -97,8 +98,17 @@ async fn a_write_that_is_sent_again_is_answered_as_the_first_time() {
             assert_eq!(told(&again), told(&first), "{name}");
             assert_eq!(again.header("x-stepgate-idempotency"), Some("repeated"), "{name}");
         }
+        let again = send(&rig, name, &id, &id).send().await;
+        assert_eq!(rig.outcome(&first).told, Some(Telling::First), "{name}");
+        assert_eq!(rig.outcome(&again).told, Some(Telling::Repeated), "{name}");
         assert_eq!(read(&rig, &id).await, left, "{name} was done once");
     }
+    let (_, metrics) = rig.admin("GET", "/metrics", None).await;
+    for line in [r#"{result="first"} 7"#, r#"{result="repeated"} 14"#, r#"{result="changed"} 0"#] {
+        assert!(metrics.contains(&format!("stepgate_idempotent_writes_total{line}")), "{line} in {metrics}");
+    }
+    let trace = stepgate::audit::trace(&rig.log(), EXECUTION).unwrap().render_text(false);
+    assert_eq!(trace.matches(" repeated").count(), 14, "{trace}");
 }
 
 #[tokio::test]

@@ -18,6 +18,7 @@ fn finished() -> Finished {
         decision: "allow",
         clause: Some("order-writer (shop.yaml:4)".into()),
         workload: Some("cognito/7h2kexample".into()),
+        told: None,
         upstream: Some(Upstream {
             status: Some(200),
             substatus: None,
