@@ -7,6 +7,7 @@ use super::{
     permits::Permits,
     task::{Call, Task},
 };
+use crate::{access::Operation, policy::Permit};
 
 /// A definition, read as far as it can be before it runs.
 #[derive(Debug)]
@@ -54,8 +55,13 @@ impl<'a> Check<'a> {
         self.tasks.iter().find(|task| task.state == index)?.call()
     }
 
-    /// Whether a write is done once however often it is sent.
-    pub(super) fn is_idempotent(&self, call: &Call) -> bool {
-        call.operation().is_some_and(super::rules::can_be_idempotent) && call.idempotency.is_some()
+    /// Whether a write is done once however often it is sent. The grant says so, where there are policies and one of them grants
+    /// the write; without them, a key of its own is the sign that one will.
+    pub(super) fn is_idempotent(&self, task: &Task<'_>, call: &Call) -> bool {
+        let mut granted = self.permits.iter().flat_map(|permits| permits.granted(task.state)).peekable();
+        if granted.peek().is_some() {
+            return granted.any(Permit::is_idempotent) && task.tells_key();
+        }
+        call.operation().is_some_and(Operation::can_be_idempotent) && call.idempotency.is_some()
     }
 }

@@ -8,6 +8,7 @@ use super::{
     check::Check,
     definition::Definition,
     lint::Options,
+    rules::wants_once,
     task::{Call, Partition, Target},
 };
 use crate::{
@@ -45,11 +46,13 @@ pub struct Policy {
 }
 
 /// A grant in the making.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Grant {
     container: ContainerName,
     partition: Option<Vec<Value>>,
     operations: Vec<Operation>,
+    /// Whether its writes are to be done once.
+    idempotent: bool,
 }
 
 /// The least role and binding that let these definitions run, with tests.
@@ -58,7 +61,7 @@ pub fn grants(definitions: &[Definition], options: &Options<'_>, binding: &Bindi
     for definition in definitions {
         let check = Check::of(definition, options.public_url);
         for (task, state, call) in check.calls() {
-            if !add(&mut grants, call, binding) {
+            if !add(&mut grants, call, wants_once(&check, task, state, call), binding) {
                 let mend = "write the database and the container out, or write this grant by hand";
                 warnings.push(warn(definition, task.endpoint_path(), "which container it calls is not known", mend));
             }
@@ -70,6 +73,7 @@ pub fn grants(definitions: &[Definition], options: &Options<'_>, binding: &Bindi
         });
         warnings.extend(unknown.map(|(path, what)| warn(definition, path, what, "write this grant by hand")));
     }
+    drop_repeated(&mut grants);
     states.sort();
     states.dedup();
     let states = if binding.states { states } else { Vec::new() };
@@ -81,7 +85,7 @@ fn warn(definition: &Definition, path: &str, message: &str, mend: &str) -> Diagn
 }
 
 /// Adds what a call needs; `false` when its container is not known.
-fn add(grants: &mut Vec<Grant>, call: &Call, binding: &Binding) -> bool {
+fn add(grants: &mut Vec<Grant>, call: &Call, idempotent: bool, binding: &Binding) -> bool {
     let (Some(container), Some(operation)) = (&call.name, call.operation()) else {
         // A query plan or the account document needs no grant of its own.
         return call.operation().is_none();
@@ -91,10 +95,10 @@ fn add(grants: &mut Vec<Grant>, call: &Call, binding: &Binding) -> bool {
         Some(Partition::Known(key)) if given.is_none() => key.to_json().as_array().cloned(),
         _ => given.cloned(),
     };
-    let at = grants.iter().position(|grant| grant.container == *container && grant.partition == partition);
-    let fresh = || Grant { container: container.clone(), partition, operations: Vec::new() };
+    let fresh = Grant { container: container.clone(), partition, operations: Vec::new(), idempotent };
+    let at = grants.iter().position(|grant| grant.is_on(&fresh) && grant.idempotent == idempotent);
     let at = at.unwrap_or_else(|| {
-        grants.push(fresh());
+        grants.push(fresh);
         grants.len() - 1
     });
     if let Some(grant) = grants.get_mut(at) {
@@ -103,6 +107,23 @@ fn add(grants: &mut Vec<Grant>, call: &Call, binding: &Binding) -> bool {
         grant.operations.dedup();
     }
     true
+}
+
+impl Grant {
+    fn is_on(&self, other: &Self) -> bool {
+        self.container == other.container && self.partition == other.partition
+    }
+}
+
+/// What one call wants to be done once is done once for the others too: two grants of one operation would leave it to their order.
+fn drop_repeated(grants: &mut Vec<Grant>) {
+    let once: Vec<Grant> = grants.iter().filter(|grant| grant.idempotent).cloned().collect();
+    for grant in grants.iter_mut().filter(|grant| !grant.idempotent) {
+        let covering = once.iter().filter(|once| once.is_on(grant)).flat_map(|once| &once.operations);
+        let covering: Vec<Operation> = covering.copied().collect();
+        grant.operations.retain(|operation| !covering.contains(operation));
+    }
+    grants.retain(|grant| !grant.operations.is_empty());
 }
 
 fn policy_text(grants: &[Grant], binding: &Binding, states: &[String]) -> String {
@@ -114,6 +135,9 @@ fn policy_text(grants: &[Grant], binding: &Binding, states: &[String]) -> String
         }
         let operations: Vec<_> = grant.operations.iter().map(|operation| operation.as_str()).collect();
         text += &format!("        operations: [{}]\n", operations.join(", "));
+        if grant.idempotent {
+            text += "        idempotency: on\n";
+        }
     }
     if grants.is_empty() {
         text = text.replace("    grants:\n", "    grants: []\n");

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     access::{Action, ContainerName, Operation, PartitionKey},
+    context::{ENTERED, EXECUTION, STATE},
     question::{self, IF_MATCH, PARTITION_KEY, Route},
 };
 
@@ -187,6 +188,12 @@ impl<'a> Task<'a> {
             Target::Gateway(call) => Some(call),
             _ => None,
         }
+    }
+
+    /// Whether the gateway can tell one sending of its request from another request: by a key of its own, or by its state.
+    pub(super) fn tells_key(&self) -> bool {
+        let derived = [EXECUTION, STATE, ENTERED];
+        self.headers.may_have(IDEMPOTENCY_KEY) || derived.iter().all(|name| self.headers.may_have(name.as_str()))
     }
 
     pub(super) fn at(&self, name: &str) -> String {

@@ -9,9 +9,10 @@ mod retry;
 mod structure;
 
 use super::check::{Check, Spot};
-use crate::{access::Operation, diagnostic::Severity};
+use crate::diagnostic::Severity;
 
 pub(super) use request::{json_path_of, jsonata_of};
+pub(super) use retry::wants_once;
 
 /// A rule.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +49,6 @@ impl Example {
             Self::Definition(text) | Self::Policy(text) => text,
         }
     }
-}
-
-/// Whether the gateway can keep an operation to once: a stored procedure runs outside of what it sees.
-pub(super) fn can_be_idempotent(operation: Operation) -> bool {
-    operation.is_item_write() || operation == Operation::Batch
 }
 
 /// The rule called `id`.
@@ -176,7 +172,9 @@ pub const RULES: &[Rule] = &[
         Some(retry::missing_retry),
         "A task tries again on the codes that pass",
         "401 (the connection refreshes its token at the next attempt), 425, 429, 502, 503 and 504 pass, and without a \
-         Retry the first of them ends the execution. 504 is not asked for where a second try could do a write twice."
+         Retry the first of them ends the execution. 504 is not asked for where a second try could do a write twice, \
+         and 401 not where the token is the task's own (`x-stepgate-token`): a bad one of those is a 498, which wants \
+         a new token first."
     ),
     rule!(
         Warning,
@@ -203,9 +201,10 @@ pub const RULES: &[Rule] = &[
         Some(retry::repeated_write),
         "A write whose outcome is not known is sent again only when that does no harm",
         "After 504, `States.Http.Socket` or a timeout the write may stand. A second create is a 409 for the \
-         execution's own item, a second increment counts twice. With an `idempotency-key`, or `idempotency: on` in \
-         the grant, the gateway does it once. Upserts, replaces and deletes, and patches that only set, may be \
-         repeated; so may a create that catches 409."
+         execution's own item, a second increment counts twice. Where the grant says `idempotency: on`, the gateway \
+         does it once: with `--policies` that is looked up, without them an `idempotency-key` is taken for the sign \
+         of it. Upserts, replaces and deletes, and patches that only set, may be repeated; so may a create that \
+         catches 409."
     ),
     rule!(
         Warning,

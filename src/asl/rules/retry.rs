@@ -17,6 +17,8 @@ use crate::{
 
 /// The outcome is not known: the write may stand.
 const UNKNOWN_OUTCOME: [&str; 3] = ["States.Http.StatusCode.504", "States.Http.Socket", "States.Timeout"];
+/// Where a task sends a token that it had minted itself.
+const TOKEN: &str = "x-stepgate-token";
 /// How often a retrier tries unless it says otherwise.
 const DEFAULT_ATTEMPTS: u64 = 3;
 
@@ -93,8 +95,11 @@ pub(super) fn missing_retry(check: &Check<'_>) -> Vec<Spot> {
             Some("cosmos") => continue,
             _ => {}
         }
-        if call.is_write() && !is_repeatable(check, state, call) {
+        if call.is_write() && !is_repeatable(check, task, state, call) {
             wanted.remove(&code_of(Condition::Timeout));
+        }
+        if task.headers.get(TOKEN).is_some() {
+            wanted.remove(&code_of(Condition::InvalidToken));
         }
         let retriers = retriers(state);
         let is_tried = |code: &u16| deciding(&retriers, &name_of(*code)).is_some_and(|retrier| retrier.attempts > 0);
@@ -166,16 +171,11 @@ pub(super) fn hopeless_retry(check: &Check<'_>) -> Vec<Spot> {
 
 pub(super) fn repeated_write(check: &Check<'_>) -> Vec<Spot> {
     let mut spots = Vec::new();
-    for (_, state, call) in check.calls() {
-        if !call.is_write() || is_repeatable(check, state, call) {
+    for (task, state, call) in check.calls() {
+        if !call.is_write() || is_repeatable(check, task, state, call) {
             continue;
         }
-        let retriers = retriers(state);
-        let decides = UNKNOWN_OUTCOME.iter().filter_map(|error| Some((error, deciding(&retriers, error)?)));
-        let mut repeated: Vec<(&str, &Retrier<'_>)> =
-            decides.filter(|(_, retrier)| retrier.attempts > 0).map(|(error, retrier)| (*error, retrier)).collect();
-        repeated.dedup_by(|(_, a), (_, b)| std::ptr::eq(*a, *b));
-        for (error, retrier) in repeated {
+        for (error, retrier) in repeating(&retriers(state)) {
             let message = format!(
                 "`{}` sends {} again after {error}, when the first may have been done",
                 state.name, call.action
@@ -186,22 +186,37 @@ pub(super) fn repeated_write(check: &Check<'_>) -> Vec<Spot> {
     spots
 }
 
+/// The retriers that send a request again whose outcome is not known, each with the first error on which it does.
+fn repeating<'r, 'a>(retriers: &'r [Retrier<'a>]) -> Vec<(&'static str, &'r Retrier<'a>)> {
+    let decides = UNKNOWN_OUTCOME.iter().filter_map(|error| Some((*error, deciding(retriers, error)?)));
+    let mut repeating: Vec<(&str, &Retrier<'_>)> = decides.filter(|(_, retrier)| retrier.attempts > 0).collect();
+    repeating.dedup_by(|(_, a), (_, b)| std::ptr::eq(*a, *b));
+    repeating
+}
+
+/// Whether a call needs a grant that keeps its write to once: it sends a key for that, or is sent again where twice is more.
+pub(in crate::asl) fn wants_once(check: &Check<'_>, task: &Task<'_>, state: &State<'_>, call: &Call) -> bool {
+    call.operation().is_some_and(Operation::can_be_idempotent)
+        && (call.idempotency.is_some()
+            || (!is_repeatable(check, task, state, call) && !repeating(&retriers(state)).is_empty()))
+}
+
 fn mend_of(call: &Call) -> &'static str {
     match call.operation() {
         Some(Operation::Execute) => "do not retry it on an unknown outcome: a stored procedure cannot be kept to once",
         Some(Operation::ItemsCreate) => {
-            "send an `idempotency-key`, or say `idempotency: on` in the grant, or catch 409 as done"
+            "say `idempotency: on` in the grant and send an `idempotency-key`, or catch 409 as done"
         }
         _ => {
-            "send an `idempotency-key`, or say `idempotency: on` in the grant, or demand the etag by x-stepgate-if-match"
+            "say `idempotency: on` in the grant and send an `idempotency-key`, or demand the etag by x-stepgate-if-match"
         }
     }
 }
 
 /// Whether sending a write twice does no more than sending it once.
-fn is_repeatable(check: &Check<'_>, state: &State<'_>, call: &Call) -> bool {
+fn is_repeatable(check: &Check<'_>, task: &Task<'_>, state: &State<'_>, call: &Call) -> bool {
     let Some(operation) = call.operation() else { return true };
-    if check.is_idempotent(call) {
+    if check.is_idempotent(task, call) {
         return true;
     }
     match operation {

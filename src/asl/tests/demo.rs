@@ -36,7 +36,7 @@ fn ten_ways_to_be_wrong_are_each_found() {
             "\"States.Http.StatusCode.429\", \"States.Http.StatusCode.409\"",
             "hopeless-retry",
         ),
-        ("\"idempotency-key.$\": \"$$.Execution.Name\"", "\"x-note\": \"\"", "repeated-write"),
+        ("{\"ErrorEquals\": [\"States.Http.StatusCode.409\"], \"Next\": \"Shipped\"},", "", "repeated-write"),
         ("\"Next\": \"NoteShipment\"", "\"Next\": \"NoteShipments\"", "structure"),
     ];
     for (right, wrong, rule) in ways {

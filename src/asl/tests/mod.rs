@@ -2,6 +2,7 @@
 
 mod demo;
 mod examples;
+mod once;
 mod seeded;
 
 use std::path::Path;
