@@ -143,7 +143,7 @@ impl Mint<'_> {
     async fn read(&self, admission: Option<Admission>) -> Result<Option<Minted>, ExchangeError> {
         let answer = self.send(&self.call(Method::GET), admission).await?;
         match answer.response.status() {
-            StatusCode::OK => {
+            status if status.is_success() => {
                 let found = found(&answer)?;
                 if !self.wanted.is(&found) {
                     return self.replace().await.map(Some);
@@ -163,7 +163,7 @@ impl Mint<'_> {
     async fn replace(&self) -> Result<Minted, ExchangeError> {
         let answer = self.send(&self.call(Method::PUT).json(&self.wanted), None).await?;
         match answer.response.status() {
-            StatusCode::OK => minted(&answer, &found(&answer)?),
+            status if status.is_success() => minted(&answer, &found(&answer)?),
             status => Err(bad(status)),
         }
     }
