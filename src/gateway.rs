@@ -12,7 +12,7 @@ mod once;
 mod preflight;
 mod release;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, pin::pin, time::Duration};
 
 use axum::body::Body;
 use bytes::Bytes;
@@ -131,8 +131,8 @@ impl Gateway {
     }
 
     /// The address under which clients reach the gateway: the configured one, or on loopback the one they named.
-    pub fn address<B>(&self, request: &Request<B>, encrypted: bool) -> Option<Url> {
-        account::address(self.public_url.as_ref(), request.uri(), request.headers(), encrypted)
+    pub fn address(&self, head: &Parts, encrypted: bool) -> Option<Url> {
+        account::address(self.public_url.as_ref(), &head.uri, &head.headers, encrypted)
     }
 
     /// Copies how full the gateway is into the metrics.
@@ -152,7 +152,6 @@ impl Gateway {
 
     async fn attend(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
         let started = Instant::now();
-        let address = self.address(&request, encrypted);
         let (head, body) = request.into_parts();
         let patience = context::patience(&head.headers, self.limits.deadline);
         let deadline = started + *patience.as_ref().unwrap_or(&self.limits.deadline);
@@ -168,11 +167,12 @@ impl Gateway {
         };
         let walked = match (wanted, patience) {
             (Some(_), Ok(_)) if self.is_release(&head) => {
-                let release = self.release(&request, &head, body, &mut entry);
+                // Pinned where they are: a walk is large, and every wrapper that takes it by value copies it.
+                let release = pin!(self.release(&request, &head, body, &mut entry));
                 timeout_at(request.deadline, release).await.map_err(|_| Refusal::deadline())
             }
             (Some(_), Ok(_)) => {
-                let walk = self.walk(&request, address, form, &head, body, &mut entry);
+                let walk = pin!(self.walk(&request, encrypted, form, &head, body, &mut entry));
                 timeout_at(request.deadline, walk).await.unwrap_or_else(|_| Err(Refusal::deadline()))
             }
             (None, _) => {
@@ -188,7 +188,7 @@ impl Gateway {
     async fn walk(
         &self,
         request: &RequestContext,
-        address: Option<Url>,
+        encrypted: bool,
         form: Form,
         head: &Parts,
         body: Body,
@@ -208,7 +208,7 @@ impl Gateway {
         let route = room!("question").in_scope(|| question::route(&head.method, &head.uri, &head.headers))?;
         let body = self.read(body, entry).instrument(room!("question")).await?;
         let route = match route {
-            Route::Account => return account::document(address),
+            Route::Account => return account::document(self.address(head, encrypted)),
             Route::Preflight => {
                 let (subject, context, presented) = (&subject, &context, presented.as_ref());
                 let caller = preflight::Caller { request, form, subject, context, presented };

@@ -38,7 +38,16 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // Every record spells two of them: as a whole, and not digit by digit through the formatter.
+        let digits = self.0.map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
+        f.write_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default())
+    }
+}
+
+const fn digit(value: u8) -> u8 {
+    match value {
+        0..10 => b'0' + value,
+        _ => b'a' + value - 10,
     }
 }
 
@@ -139,14 +148,15 @@ pub(super) struct Seen {
     leaf: Hash,
 }
 
-/// Ends `body`, a JSON object whose last member is `prev`, with its hash and a newline.
-pub(super) fn seal(prev: Hash, body: &mut Vec<u8>) -> Hash {
+/// Ends the record that begins at `begun` of `lines`, a JSON object whose last member is `prev`, with its hash and a newline.
+pub(super) fn seal(prev: Hash, lines: &mut Vec<u8>, begun: usize) -> Hash {
+    let body = lines.get(begun..).unwrap_or_default();
     let hash = digest(prev, body.strip_suffix(b"}").unwrap_or(body));
-    body.pop();
-    body.extend_from_slice(BEFORE);
-    body.extend_from_slice(hash.to_string().as_bytes());
-    body.extend_from_slice(AFTER);
-    body.push(b'\n');
+    lines.pop();
+    lines.extend_from_slice(BEFORE);
+    lines.extend_from_slice(hash.to_string().as_bytes());
+    lines.extend_from_slice(AFTER);
+    lines.push(b'\n');
     hash
 }
 
@@ -210,7 +220,7 @@ mod tests {
     fn line(sequence: u64, prev: Hash) -> (Vec<u8>, Hash) {
         let mut body =
             format!(r#"{{"metadata":{{"sequence":{sequence},"version":"1"}},"prev":"{prev}"}}"#).into_bytes();
-        let hash = seal(prev, &mut body);
+        let hash = seal(prev, &mut body, 0);
         assert_eq!(body.pop(), Some(b'\n'));
         (body, hash)
     }

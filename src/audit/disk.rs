@@ -286,7 +286,7 @@ mod tests {
             let opening = checkpoint::sign(&head, Timestamp::from_millis(0), &key).unwrap();
             let mut segment = OpenSegment::create(directory.path(), SegmentName::FIRST, &opening, CARE).unwrap();
             let mut line = format!(r#"{{"metadata":{{"sequence":1,"x":1}},"prev":"{}"}}"#, Hash::GENESIS).into_bytes();
-            let hash = chain::seal(Hash::GENESIS, &mut line);
+            let hash = chain::seal(Hash::GENESIS, &mut line, 0);
             segment.write(&line).unwrap();
             head.advance(line.strip_suffix(b"\n").unwrap(), hash);
             Self { directory, segment, head, keys: vec![key.public()] }

@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     anchors::Anchors,
+    bell::{Bell, Ring},
     key::{self, KeyProblem, PublicKey, SigningKey},
     record::{Entry, Sequence},
     recover,
@@ -195,6 +196,9 @@ pub enum Unavailable {
 #[derive(Debug)]
 pub struct Journal {
     messages: mpsc::Sender<Message>,
+    bell: Arc<Bell>,
+    /// A writer that nobody can reach any more ends. It is after `messages`, which must be gone by then.
+    _last_ring: Ring,
     deadline: Duration,
     anchors: Arc<Anchors>,
     refusals: Arc<Refusals>,
@@ -218,6 +222,7 @@ impl Journal {
         let refusals = Arc::new(Refusals::new(config.refusals_per_second, clock.now()));
         let shared = Arc::new(Shared::default());
         let (messages, inbox) = mpsc::channel(config.queue.max(1));
+        let bell = Arc::<Bell>::default();
         let (done, closed) = watch::channel(None);
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(AuditError::Thread)?;
@@ -235,12 +240,16 @@ impl Journal {
         let writer = Writer::open(parts, found)?;
         std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || {
-                let result = runtime.block_on(writer.run(inbox));
-                done.send_replace(Some(result));
+            .spawn({
+                let bell = Arc::clone(&bell);
+                move || {
+                    let result = runtime.block_on(writer.run(inbox, &bell));
+                    done.send_replace(Some(result));
+                }
             })
             .map_err(AuditError::Thread)?;
-        Ok(Self { messages, deadline, anchors, refusals, shared, closed, clock })
+        let _last_ring = Ring(Arc::clone(&bell));
+        Ok(Self { messages, bell, _last_ring, deadline, anchors, refusals, shared, closed, clock })
     }
 
     /// Writes a record and resolves when it is as durable as the configuration wants; an error when it is not within the
@@ -256,6 +265,7 @@ impl Journal {
         }
         let append = async {
             self.messages.send(message).await.map_err(|_| Unavailable::Closed)?;
+            self.bell.ring_for_all().await;
             written.await.unwrap_or(Err(Unavailable::Closed))
         };
         let hung = || Unavailable::Failed(Arc::new(AuditError::Hung(self.deadline)));
@@ -305,6 +315,7 @@ impl Journal {
         // A writer that is gone has closed already, or died: the watch tells which.
         let close = async {
             let _ = self.messages.send(Message::Close).await;
+            self.bell.ring();
             let mut closed = self.closed.clone();
             match closed.wait_for(Option::is_some).await {
                 Ok(result) => result.clone().unwrap_or(Err(Unavailable::Closed)),

@@ -26,6 +26,7 @@
 
 mod anchored;
 mod anchors;
+mod bell;
 mod chain;
 mod checkpoint;
 mod disk;

@@ -227,8 +227,8 @@ fn forge_the_chain(files: &mut Files, dice: &mut Dice) -> String {
         if at == forged {
             record.entry.bytes_out += 1;
         }
-        let mut line = ocsf::render(&record, &prev.to_string()).unwrap();
-        prev = chain::seal(prev, &mut line);
+        let mut line = samples::line(&record, prev);
+        prev = chain::seal(prev, &mut line, 0);
         files.get_mut(name).unwrap().extend_from_slice(&line);
     }
     format!("record {forged} changed, and the chain after it computed anew")

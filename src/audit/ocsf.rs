@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    chain::Hash,
     fields::{Fields, Unreadable},
     record::{Asked, Entry, Phase, Record, Sequence, Verdict},
 };
@@ -130,16 +131,22 @@ struct Table<'a> {
     name: &'a str,
 }
 
-/// The record as one JSON object whose last member is `prev`, without a newline.
-pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json::Error> {
-    let entry = &record.entry;
+/// Writes a record after `lines`, as one JSON object whose last member is `prev`, without a newline. Where it fails, a part of
+/// it may be there.
+pub(super) fn render(
+    lines: &mut Vec<u8>,
+    sequence: Sequence,
+    time: Timestamp,
+    entry: &Entry,
+    prev: Hash,
+) -> Result<(), serde_json::Error> {
     let (activity_id, activity_name) = activity(entry);
     let (severity_id, severity) = severity(entry);
     let (status_id, status) = status(entry);
     let (action_id, action) = action(entry);
-    serde_json::to_vec(&Event {
+    let event = Event {
         metadata: Metadata {
-            sequence: record.sequence.0,
+            sequence: sequence.0,
             version: SCHEMA_VERSION,
             product: Product { name: "stepgate", vendor_name: "stepgate", version: env!("CARGO_PKG_VERSION") },
             profiles: ["security_control"],
@@ -155,7 +162,7 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
         activity_id,
         activity_name,
         type_uid: CLASS * 100 + activity_id,
-        time: record.time.as_millis(),
+        time: time.as_millis(),
         severity_id,
         severity,
         status_id,
@@ -174,8 +181,9 @@ pub(super) fn render(record: &Record, prev: &str) -> Result<Vec<u8>, serde_json:
         },
         table: entry.question.container.as_ref().map(|container| Table { name: container.container() }),
         stepgate: Fields::from(entry),
-        prev,
-    })
+        prev: &prev.to_string(),
+    };
+    serde_json::to_writer(lines, &event)
 }
 
 fn activity(entry: &Entry) -> (u32, &'static str) {
@@ -332,7 +340,7 @@ mod tests {
     fn rendered(phase: Phase) -> Value {
         let entry = samples::entry(phase, "0193-request");
         let record = Record { sequence: Sequence(7), time: Timestamp::from_millis(1_795_375_762_123), entry };
-        serde_json::from_slice(&render(&record, "00").unwrap()).unwrap()
+        serde_json::from_slice(&samples::line(&record, Hash::GENESIS)).unwrap()
     }
 
     /// The fields that the contract lists for a record, each under the name that scripts know.
@@ -419,7 +427,7 @@ mod tests {
         #[test]
         fn a_rendered_record_reads_back_the_same(entry in samples::any_entry(), millis in 0..4_000_000_000_000_i64) {
             let record = Record { sequence: Sequence(7), time: Timestamp::from_millis(millis), entry };
-            let line = render(&record, "00").unwrap();
+            let line = samples::line(&record, Hash::GENESIS);
             prop_assert!(!line.contains(&b'\n'));
             let read = parse(&line).unwrap();
             prop_assert_eq!(read, record);

@@ -160,7 +160,7 @@ fn a_reader_waits_for_the_rest_of_a_line() {
     let path = directory.path().join("0000000001-1.jsonl");
     let entry = samples::entry(Phase::Outcome, "r-1");
     let record = Record { sequence: Sequence(1), time: Timestamp::from_secs(1), entry };
-    let line = ocsf::render(&record, "00").unwrap();
+    let line = samples::line(&record, Hash::GENESIS);
     let (head, rest) = line.split_at(100);
     std::fs::write(&path, head).unwrap();
     let mut reader = Reader::from_start(directory.path()).unwrap();

@@ -4,9 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use proptest::{option, prelude::*};
 
-use super::record::{
-    Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Revocation, Ruling, Suppressed, Telling,
-    Upstream, UserAgentKind, Verdict, Who,
+use super::{
+    chain::Hash,
+    ocsf,
+    record::{
+        Answer, Asked, Credential, Entry, Inside, Phase, Question, Reading, Record, Revocation, Ruling, Suppressed,
+        Telling, Upstream, UserAgentKind, Verdict, Who,
+    },
 };
 use crate::{
     access::{
@@ -279,4 +283,11 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
             }
         },
     )
+}
+
+/// A record as a line that is not sealed yet.
+pub(super) fn line(record: &Record, prev: Hash) -> Vec<u8> {
+    let mut line = Vec::new();
+    ocsf::render(&mut line, record.sequence, record.time, &record.entry, prev).unwrap();
+    line
 }

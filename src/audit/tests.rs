@@ -435,8 +435,8 @@ async fn a_chain_computed_anew_without_the_key_is_found() {
         if sequence == 4 {
             record.entry.bytes_out = 0;
         }
-        let mut line = ocsf::render(&record, &prev.to_string()).unwrap();
-        prev = chain::seal(prev, &mut line);
+        let mut line = samples::line(&record, prev);
+        prev = chain::seal(prev, &mut line, 0);
         forged.extend_from_slice(&line);
     }
     fs::write(segment, forged).unwrap();

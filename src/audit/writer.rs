@@ -11,17 +11,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{
+    mpsc::{self, error::TryRecvError},
+    oneshot,
+};
 
 use super::{
     anchors::Anchors,
+    bell::Bell,
     chain::{self, Head},
     checkpoint,
     disk::{Care, OpenSegment, ShutSegment},
     journal::{self, AuditError, Config, Durability, Unavailable},
     key::{PublicKey, SigningKey},
     ocsf, pack, readings,
-    record::{Entry, Phase, Record, Sequence, Verdict},
+    record::{Entry, Phase, Sequence, Verdict},
     recover::{self, Found},
     refusals::Refusals,
     retention,
@@ -140,7 +144,7 @@ impl Writer {
         };
         let mut batch = Batch::new(writer.head.clone());
         for orphan in orphans {
-            batch.push(now, orphan.recovered())?;
+            batch.push(now, &orphan.recovered())?;
         }
         if !batch.bytes.is_empty() {
             writer.write(batch)?;
@@ -154,20 +158,26 @@ impl Writer {
     }
 
     /// Writes until the journal is closed or dropped, then signs a last checkpoint.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>) -> Result<(), Unavailable> {
-        let mut messages = Vec::with_capacity(GROUP);
-        loop {
-            let received = tokio::time::timeout(TICK, inbox.recv_many(&mut messages, GROUP)).await;
-            if received == Ok(0) {
-                break;
+    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, bell: &Bell) -> Result<(), Unavailable> {
+        let (mut is_over, mut is_full) = (false, false);
+        while !is_over {
+            if !is_full {
+                // Without a ring, too: there is more to do than to append.
+                let _ = tokio::time::timeout(TICK, bell.rung()).await;
             }
-            let mut appends = Vec::with_capacity(messages.len());
-            for message in messages.drain(..) {
-                match message {
-                    Message::Append(append) => appends.push(*append),
-                    Message::Close => inbox.close(),
+            let mut appends = Vec::new();
+            while appends.len() < GROUP {
+                match inbox.try_recv() {
+                    Ok(Message::Append(append)) => appends.push(*append),
+                    Ok(Message::Close) => inbox.close(),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => {
+                        is_over = true;
+                        break;
+                    }
                 }
             }
+            is_full = appends.len() == GROUP;
             self.commit(appends, false);
         }
         self.commit(Vec::new(), true);
@@ -204,7 +214,7 @@ impl Writer {
         };
         for orphan in &orphans {
             // An outcome that could be rendered once can be rendered again.
-            let _ = batch.push(now, orphan.clone());
+            let _ = batch.push(now, orphan);
         }
         let written = self.gather(&mut batch, appends);
         let (refusal_bytes, uncounted) = self.gather_refusals(&mut batch, now, is_last);
@@ -217,10 +227,9 @@ impl Writer {
                 self.refusal_bytes += refusal_bytes;
                 readings::forget(noted);
                 for (append, sequence) in written {
-                    let withheld = append.outcome();
-                    if !append.answer(Ok(sequence)) {
+                    if let Some(entry) = append.answer(Ok(sequence)) {
                         // The record tells of an answer that did not leave, since its caller waited no longer.
-                        self.orphans.extend(withheld.filter(|_| self.orphans.len() < ORPHANS));
+                        self.remember(entry);
                     }
                 }
                 self.keep_up(now, is_last);
@@ -266,13 +275,13 @@ impl Writer {
     fn gather(&self, batch: &mut Batch, appends: Vec<Append>) -> Vec<(Append, Sequence)> {
         let mut gathered = Vec::with_capacity(appends.len());
         for append in appends {
-            let entry = match (append.waiter.is_closed(), append.entry.phase) {
-                (false, _) => append.entry.clone(),
+            let pushed = match (append.waiter.is_closed(), append.entry.phase) {
+                (false, _) => batch.push(append.time, &append.entry),
                 // Whoever waited for it has refused its request already, so nothing came of it.
                 (true, Phase::Intent) => continue,
-                (true, _) => append.entry.clone().recovered(),
+                (true, _) => batch.push(append.time, &append.entry.clone().recovered()),
             };
-            match batch.push(append.time, entry) {
+            match pushed {
                 Ok(sequence) if self.config.durability == Durability::Memory => {
                     append.answer(Ok(sequence));
                 }
@@ -297,7 +306,7 @@ impl Writer {
             let before = batch.bytes.len();
             if self.full.is_none()
                 && self.refusal_bytes + bytes < self.config.refusal_bytes
-                && batch.push(time, entry).is_ok()
+                && batch.push(time, &entry).is_ok()
             {
                 bytes += (batch.bytes.len() - before) as u64;
                 refusals += 1;
@@ -308,7 +317,7 @@ impl Writer {
         let is_due = self.full.is_none() && (is_last || now.since(self.counted) >= SUPPRESSED_EVERY);
         if let Some(suppressed) = is_due.then(|| self.refusals.take_suppressed()).flatten() {
             let entry = Entry { suppressed: Some(suppressed), ..Entry::new(Phase::Suppressed, "") };
-            if batch.push(now, entry).is_ok() {
+            if batch.push(now, &entry).is_ok() {
                 batch.suppressed = suppressed.count;
                 refusals += suppressed.count;
             }
@@ -323,7 +332,7 @@ impl Writer {
         }
         self.looked = Some(now);
         let mut notes = readings::left(&self.config.directory);
-        notes.retain(|note| batch.push(now, note.entry()).is_ok());
+        notes.retain(|note| batch.push(now, &note.entry()).is_ok());
         notes
     }
 
@@ -505,8 +514,16 @@ impl Writer {
     /// Answers appends that were not written, and remembers the outcomes among them.
     fn refuse(&mut self, appends: Vec<Append>, error: &Arc<AuditError>) {
         for append in appends {
-            self.orphans.extend(append.outcome().filter(|_| self.orphans.len() < ORPHANS));
-            append.answer(Err(Unavailable::Failed(Arc::clone(error))));
+            let Append { entry, waiter, .. } = append;
+            self.remember(entry);
+            let _ = waiter.send(Err(Unavailable::Failed(Arc::clone(error))));
+        }
+    }
+
+    /// Remembers an outcome whose answer does not leave, to write it as recovered.
+    fn remember(&mut self, entry: Entry) {
+        if entry.phase == Phase::Outcome && self.orphans.len() < ORPHANS {
+            self.orphans.push(entry.recovered());
         }
     }
 }
@@ -547,14 +564,9 @@ impl Append {
         entry.phase == Phase::Outcome && was_allowed && entry.question.action.is_some_and(|action| action.is_write())
     }
 
-    /// What is to be written later when this outcome's answer does not leave.
-    fn outcome(&self) -> Option<Entry> {
-        (self.entry.phase == Phase::Outcome).then(|| self.entry.clone().recovered())
-    }
-
-    /// Gives the result to whoever waits; whether somebody did.
-    fn answer(self, result: Result<Sequence, Unavailable>) -> bool {
-        self.waiter.send(result).is_ok()
+    /// Gives the result to whoever waits, and the entry back when nobody does.
+    fn answer(self, result: Result<Sequence, Unavailable>) -> Option<Entry> {
+        self.waiter.send(result).is_err().then_some(self.entry)
     }
 }
 
@@ -572,16 +584,22 @@ impl Batch {
         Self { bytes: Vec::new(), head, suppressed: 0 }
     }
 
-    fn push(&mut self, time: Timestamp, entry: Entry) -> Result<Sequence, AuditError> {
+    fn push(&mut self, time: Timestamp, entry: &Entry) -> Result<Sequence, AuditError> {
         let sequence = Sequence(self.head.records() + 1);
-        let record = Record { sequence, time, entry };
-        let mut line = ocsf::render(&record, &self.head.hash.to_string()).map_err(AuditError::Record)?;
-        let hash = chain::seal(self.head.hash, &mut line);
-        if line.len() > LONGEST_LINE {
-            return Err(AuditError::TooLong);
+        let begun = self.bytes.len();
+        let rendered = ocsf::render(&mut self.bytes, sequence, time, entry, self.head.hash).map_err(AuditError::Record);
+        let sealed = rendered.and_then(|()| {
+            let hash = chain::seal(self.head.hash, &mut self.bytes, begun);
+            let line = self.bytes.get(begun..).unwrap_or_default();
+            if line.len() > LONGEST_LINE {
+                return Err(AuditError::TooLong);
+            }
+            self.head.advance(line.strip_suffix(b"\n").unwrap_or(line), hash);
+            Ok(sequence)
+        });
+        if sealed.is_err() {
+            self.bytes.truncate(begun);
         }
-        self.bytes.extend_from_slice(&line);
-        self.head.advance(line.strip_suffix(b"\n").unwrap_or(&line), hash);
-        Ok(sequence)
+        sealed
     }
 }

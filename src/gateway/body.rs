@@ -22,6 +22,9 @@ pub(super) async fn read(
     let too_large = || {
         Refusal::new(Condition::ItemTooLarge, format!("the body is larger than {largest} bytes, the largest accepted"))
     };
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
     let length = body.size_hint().exact().map_or(largest, |length| usize::try_from(length).unwrap_or(usize::MAX));
     if length > largest {
         return Err(too_large());

@@ -3,7 +3,11 @@
 //! The layers are few on purpose: limits and deadlines belong to the walk, since a request they refuse still gets an
 //! answer in its caller's form and a record.
 
-use std::sync::Arc;
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
 
 use axum::{
     Extension, Json, Router,
@@ -44,7 +48,7 @@ async fn protected_resource(
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Response {
-    let Some(resource) = door.gateway.address(&request, connection.encrypted) else {
+    let Some(resource) = door.gateway.address(&request.into_parts().0, connection.encrypted) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let issuers: Vec<String> = door.gateway.rooms.identity.status().into_iter().map(|issuer| issuer.url).collect();
@@ -67,13 +71,39 @@ async fn identify(mut response: Response) -> Response {
 }
 
 async fn walk(State(door): State<Door>, Extension(connection): Extension<Connection>, request: Request) -> Response {
-    let gateway = door.gateway.clone();
-    let walk = door.walks.spawn(async move { gateway.answer(connection.peer, connection.encrypted, request).await });
-    match walk.await {
-        Ok(response) => response.map(Body::from),
-        Err(error) => {
-            tracing::error!(%error, "a walk did not end");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+    let Door { gateway, walks } = door;
+    let walk = async move { gateway.answer(connection.peer, connection.encrypted, request).await };
+    ToTheEnd { walk: Some(Box::pin(walk)), walks }.await.map(Body::from)
+}
+
+/// A walk that goes on when its caller leaves: then a task of its own finishes it. As long as the caller stays, the task of the
+/// connection walks, which spares every request the way through the scheduler.
+struct ToTheEnd<F: Future<Output: Send> + Send + 'static> {
+    walk: Option<Pin<Box<F>>>,
+    walks: TaskTracker,
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Future for ToTheEnd<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        // Taken, so that a walk that panics ends there.
+        let Some(mut walk) = self.walk.take() else { return Poll::Pending };
+        let polled = walk.as_mut().poll(cx);
+        if polled.is_pending() {
+            self.walk = Some(walk);
+        }
+        polled
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
+    fn drop(&mut self) {
+        // Outside a runtime it has nowhere to go on.
+        if let Some(walk) = self.walk.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            self.walks.spawn(walk);
         }
     }
 }

@@ -13,6 +13,7 @@
 mod export;
 mod exposition;
 mod labels;
+mod lines;
 mod metrics;
 mod request;
 mod start;

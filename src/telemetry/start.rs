@@ -8,7 +8,6 @@ use std::{
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Dispatch;
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{FilterExt as _, filter_fn},
@@ -16,11 +15,12 @@ use tracing_subscriber::{
     layer::SubscriberExt as _,
 };
 
-use super::export::{self, Otlp, OtlpSetup, Tally};
+use super::{
+    export::{self, Otlp, OtlpSetup, Tally},
+    lines::{Lines, LinesWriter},
+};
 use crate::transport::SPANS;
 
-/// Most lines of the log that wait to be written.
-const LINES: usize = 16_384;
 /// Longest that the last spans may take to leave.
 const FLUSH: Duration = Duration::from_secs(5);
 
@@ -47,7 +47,7 @@ impl Config {
 pub struct Telemetry {
     spans: Option<SdkTracerProvider>,
     /// Writes what waits when it is dropped.
-    _lines: WorkerGuard,
+    _lines: Option<LinesWriter>,
 }
 
 /// What was lost on the way to the operator, and what was not.
@@ -64,7 +64,7 @@ pub struct Delivery {
 }
 
 /// The log and the spans belong to the process, and so do their counts.
-static RUNNING: OnceLock<(Arc<Tally>, ErrorCounter)> = OnceLock::new();
+static RUNNING: OnceLock<(Arc<Tally>, Lines)> = OnceLock::new();
 
 impl Telemetry {
     /// Starts the log, as JSON lines on standard error, and the export of spans. To be called on the runtime that shall carry
@@ -73,15 +73,12 @@ impl Telemetry {
         let tally = Arc::<Tally>::default();
         let spans =
             config.otlp.as_ref().map(|otlp| export::provider(&config.service_name, otlp, &tally)).transpose()?;
-        let (writer, _lines) = NonBlockingBuilder::default()
-            .lossy(true)
-            .buffered_lines_limit(LINES)
-            .thread_name("log")
-            .finish(std::io::stderr());
-        let dropped = writer.error_counter();
-        let subscriber = subscriber(&config.log, writer, spans.as_ref());
+        let lines = Lines::default();
+        let subscriber = subscriber(&config.log, lines.clone(), spans.as_ref());
+        let mut _lines = None;
         if tracing::dispatcher::set_global_default(subscriber).is_ok() {
-            let _ = RUNNING.set((tally, dropped));
+            _lines = lines.write_to(std::io::stderr()).ok();
+            let _ = RUNNING.set((tally, lines));
         }
         Ok(Self { spans, _lines })
     }
@@ -102,7 +99,7 @@ impl Telemetry {
             spans_exported: spans.exported.load(Ordering::Relaxed),
             spans_failed: spans.failed.load(Ordering::Relaxed),
             spans_dropped: spans.dropped.load(Ordering::Relaxed),
-            lines_dropped: lines.dropped_lines() as u64,
+            lines_dropped: lines.dropped(),
         }
     }
 }

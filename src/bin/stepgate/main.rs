@@ -21,6 +21,10 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+/// A request makes a hundred small allocations, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// An identity-aware gateway between AWS Step Functions HTTP Tasks and Azure Cosmos DB.
 #[derive(Parser)]
 #[command(

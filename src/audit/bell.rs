@@ -1,0 +1,79 @@
+//! What wakes the writer.
+//!
+//! A thread that is woken for one record writes one record, and a busy gateway would pay for a switch and a write at every request.
+//! So whoever leaves a record first lets those that are ready beside it go first, and then rings for all of them: one turn of the
+//! scheduler is one commit.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
+use tokio::sync::Notify;
+
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    notify: Notify,
+    /// Somebody is about to ring.
+    is_being_rung: AtomicBool,
+}
+
+/// Rings when it is dropped: whoever was about to ring may stop waiting at any time.
+#[derive(Debug)]
+pub(super) struct Ring(pub(super) Arc<Bell>);
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        self.0.ring();
+    }
+}
+
+impl Bell {
+    /// Sees to it that the writer looks at what was left for it before.
+    pub(super) async fn ring_for_all(self: &Arc<Self>) {
+        if !self.is_being_rung.swap(true, Ordering::AcqRel) {
+            let _ring = Ring(Arc::clone(self));
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Lets the writer look now.
+    pub(super) fn ring(&self) {
+        self.is_being_rung.swap(false, Ordering::AcqRel);
+        self.notify.notify_one();
+    }
+
+    /// Resolves when it was rung since the last time.
+    pub(super) async fn rung(&self) {
+        self.notify.notified().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn who_comes_second_is_rung_for_by_the_first() {
+        let bell = Arc::<Bell>::default();
+        let mut first = Box::pin(bell.ring_for_all());
+        assert!(first.as_mut().now_or_never().is_none(), "it lets the others go first");
+        assert!(bell.ring_for_all().now_or_never().is_some());
+        assert!(bell.rung().now_or_never().is_none());
+        first.await;
+        assert!(bell.rung().now_or_never().is_some());
+        assert!(bell.rung().now_or_never().is_none(), "once for both");
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_has_rung() {
+        let bell = Arc::<Bell>::default();
+        let mut first = Box::pin(bell.ring_for_all());
+        assert!(first.as_mut().now_or_never().is_none());
+        drop(first);
+        assert!(bell.rung().now_or_never().is_some());
+        assert!(bell.ring_for_all().now_or_never().is_none(), "and the next one rings again");
+    }
+}
