@@ -36,7 +36,7 @@ SEED = {
         {
             "id": "shop",
             "containers": [
-                {"id": "orders", "partition_key": ["/tenant"]},
+                {"id": "orders", "partition_key": ["/tenant"], "procedures": ["settle"]},
                 {"id": "audit", "partition_key": ["/tenant"]},
                 {"id": "vault", "partition_key": ["/tenant"], "items": [{"id": "v1", "tenant": "t1"}]},
             ],

@@ -20,7 +20,8 @@ def scene(stage: Stage) -> list[tuple[str, Callable[[], None]]]:
     issuer, cosmos = stage.dev("issuer"), stage.dev("cosmos")
     tls = {"certificate": str(certificate), "private_key": str(private_key)}
     gateway = stage.gateway(stage.gateway_config(issuer, cosmos, tls=tls)).ready["gateway"]
-    environment = {"GATEWAY": gateway, "TOKEN": peers.token(f"{issuer}/token"), "NODE_EXTRA_CA_CERTS": str(authority)}
+    tokens = {name: peers.token(f"{issuer}/token", client) for name, client in (("TOKEN", "worker"), ("OWN_TOKEN", "tenant-worker"))}
+    environment = {"GATEWAY": gateway, "NODE_EXTRA_CA_CERTS": str(authority), **tokens}
     script = subprocess.run(
         ["node", str(stage.node_script("sdk_js.mjs"))],
         env={**os.environ, **environment},
