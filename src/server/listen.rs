@@ -39,7 +39,8 @@ pub(super) struct Connection {
 }
 
 /// Serves `routes` until `stop`, then waits up to `drain` for what is in flight. The caller owns the socket and the stop
-/// signal. `head` is how long a peer may take for the TLS handshake, and again for the head of a request.
+/// signal. `head` is how long a peer may take for the TLS handshake, for the head of a request; on HTTP/2,
+/// after the first, twice as long.
 pub(super) async fn serve(
     listener: TcpListener,
     certificate: Option<Certificate>,
@@ -111,7 +112,12 @@ async fn converse(
     head: Duration,
     watcher: Watcher,
 ) -> Result<(), Broken> {
+    let begun = CancellationToken::new();
+    let first = begun.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
+        if !first.is_cancelled() {
+            first.cancel();
+        }
         request.extensions_mut().insert(connection);
         routes.clone().oneshot(request)
     });
@@ -126,7 +132,18 @@ async fn converse(
         .http2()
         .timer(TokioTimer::new())
         .max_header_list_size(LARGEST_HEAD)
-        .keep_alive_interval(Duration::from_secs(30));
+        // Whoever is in the middle of a head may send nothing else, and so cannot answer.
+        .keep_alive_interval(head)
+        .keep_alive_timeout(head);
     let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
-    watcher.watch(connection.into_owned()).await
+    // HTTP/1 knows how long a head may take only once it is known to be HTTP/1, and HTTP/2 not at all.
+    let silence = async {
+        if timeout(head, begun.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        ended = watcher.watch(connection.into_owned()) => ended,
+        () = silence => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
+    }
 }

@@ -1,6 +1,11 @@
 //! TLS on the gateway listener, and certificates that are exchanged under it.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -16,6 +21,7 @@ use stepgate::transport::{Transport, TransportError};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::TlsConnector;
 
@@ -193,4 +199,87 @@ async fn where_callers_need_certificates_only_those_of_the_authority_get_through
     };
     with(&bad).await.unwrap();
     with(&good).await.expect_err("its authority is no longer asked for");
+}
+
+/// A gateway whose callers have 300 ms for a handshake, and again for a head.
+async fn impatient(home: &Path, encrypted: bool) -> Rig {
+    issue(home);
+    let files = json!({ "certificate": home.join("tls.crt"), "private_key": home.join("tls.key") });
+    Rig::with(|raw| {
+        raw.limits.read_timeout = Duration::from_millis(300);
+        raw.tls = encrypted.then(|| serde_json::from_value(files).unwrap());
+    })
+    .await
+}
+
+/// Says `opening`, and then `more` again and again, until the gateway hangs up: how long that took, and what it had said.
+async fn held_on(rig: &Rig, opening: &[u8], more: &[u8]) -> (Duration, Vec<u8>) {
+    let address = rig.server.gateway_url().split_once("//").unwrap().1.to_owned();
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let began = Instant::now();
+    stream.write_all(opening).await.unwrap();
+    let (mut heard, mut buffer) = (Vec::new(), [0; 1024]);
+    loop {
+        assert!(began.elapsed() < PATIENCE, "the connection is still open");
+        match timeout(Duration::from_millis(50), stream.read(&mut buffer)).await {
+            Ok(Ok(0) | Err(_)) => return (began.elapsed(), heard),
+            Ok(Ok(length)) => heard.extend_from_slice(&buffer[..length]),
+            // What it no longer reads is lost, and the next read says so.
+            Err(_) => drop(stream.write_all(more).await),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_handshake_that_never_ends_is_given_up() {
+    let home = tempfile::tempdir().unwrap();
+    let rig = impatient(home.path(), true).await;
+    // Nothing; the head of a ClientHello of 512 bytes; and such a ClientHello a byte at a time.
+    let hello = [22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3];
+    for (opening, more) in [(&[][..], &[][..]), (&hello, &[]), (&hello, &[7])] {
+        let (took, _) = held_on(&rig, opening, more).await;
+        assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(10), "{took:?}");
+    }
+    account(&rig, &Transport::new(Some(&home.path().join("tls.crt"))).unwrap()).await.unwrap();
+}
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u8::try_from(payload.len()).unwrap();
+    [&[0, 0, length, kind, flags, 0, 0, 0, stream], payload].concat()
+}
+
+#[tokio::test]
+async fn a_head_that_never_ends_is_given_up() {
+    let home = tempfile::tempdir().unwrap();
+    let rig = impatient(home.path(), false).await;
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let (settings, headers, continuation) = (4, 1, 9);
+    let opened = [PREFACE, &frame(settings, 0, 0, &[])].concat();
+    // `:method: GET`, `:path: /`, `:scheme: http`, `:authority: g`, by the static table of HPACK.
+    let request = [0x82, 0x84, 0x86, 0x41, 1, b'g'];
+    let (end_stream, end_headers) = (1, 4);
+    let unfinished = |stream| frame(headers, end_stream, stream, &request);
+    let whole = frame(headers, end_stream | end_headers, 1, &request);
+    // One more field, `a: b`, which is not indexed.
+    let field = |stream| frame(continuation, 0, stream, &[0, 1, b'a', 1, b'b']);
+    for (what, opening, more) in [
+        ("silence", Vec::new(), Vec::new()),
+        ("half a preface", PREFACE[..10].to_vec(), Vec::new()),
+        ("no request", opened.clone(), Vec::new()),
+        ("HTTP/1, a header without an end", b"GET / HTTP/1.1\r\nhost: g\r\na: ".to_vec(), b"b".to_vec()),
+        ("HTTP/2, a head without an end", [&opened[..], &unfinished(1)].concat(), Vec::new()),
+        ("HTTP/2, one field after the other", [&opened[..], &unfinished(1)].concat(), field(1)),
+        ("HTTP/2, after a request", [&opened[..], &whole, &unfinished(3)].concat(), Vec::new()),
+        (
+            "HTTP/2, after a request, one field after the other",
+            [&opened[..], &whole, &unfinished(3)].concat(),
+            field(3),
+        ),
+    ] {
+        let (took, heard) = held_on(&rig, &opening, &more).await;
+        assert!(took >= Duration::from_millis(250) && took < Duration::from_secs(10), "{what}: {took:?}");
+        assert_eq!(what.contains("after a request"), heard.len() > 100, "{what}: {heard:?}");
+    }
+    rig.call("GET", "/").send().await.expect(401);
 }
