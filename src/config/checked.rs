@@ -612,8 +612,11 @@ audit: { directory: audit }
         assert_eq!(findings(directory.path(), &[(key, plain)]).len(), 2, "authority and scope");
         let state = "audit: { directory: audit }\nstate: { kind: cosmos, database: a, container: b }";
         let own = written(&format!("kind: federated, {app}, assertion: {{ kind: workflow_token }}"));
-        let findings = findings(directory.path(), &[(key, &own), ("audit: { directory: audit }", state)]);
-        assert!(findings.iter().any(|f| f.contains("no Entra identity of its own")), "{findings:?}");
+        let kept = findings(directory.path(), &[(key, &own), ("audit: { directory: audit }", state)]);
+        assert!(kept.iter().any(|f| f.contains("no Entra identity of its own to keep")), "{kept:?}");
+        let regions = format!("preferred_regions: [West Europe]\n  {own}");
+        let read = findings(directory.path(), &[(key, &regions)]);
+        assert!(matches!(&*read, [f] if f.contains("no Entra identity of its own to read")), "{read:?}");
     }
 
     #[test]

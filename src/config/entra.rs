@@ -42,7 +42,7 @@ impl Check<'_> {
         }))
     }
 
-    /// What an Entra token cannot do: leave, and keep revocations in Cosmos where it is each workflow's.
+    /// What an Entra token cannot do: leave; and, where it is each workflow's, keep revocations in Cosmos and read the account.
     pub(super) fn own_documents(&mut self, raw: &Raw) {
         let raw::Credential::Entra { identity, .. } = &raw.cosmos.credential else { return };
         if raw.exchange.release_tokens {
@@ -54,6 +54,11 @@ impl Check<'_> {
         if per_workflow && matches!(raw.state, Some(raw::State::Cosmos { .. })) {
             let message = "the gateway has no Entra identity of its own to keep revocations in Cosmos with";
             self.refuse("state", message, "keep them in a file, or use another assertion than workflow_token");
+        }
+        if per_workflow && !raw.cosmos.preferred_regions.is_empty() {
+            let message = "the gateway has no Entra identity of its own to read the account's regions with";
+            let mend = "leave it out, so that all goes to the endpoint, or use another assertion than workflow_token";
+            self.refuse("cosmos/preferred_regions", message, mend);
         }
     }
 
