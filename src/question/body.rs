@@ -11,8 +11,9 @@ use serde::{
 use super::{Rejection, discriminator::media_type, item_named};
 use crate::access::ItemId;
 
-/// First byte of Cosmos' binary JSON, which the gateway does not read.
-const BINARY_JSON: u8 = 0x80;
+/// First bytes of what the gateway does not read: of Cosmos' binary JSON, in which the Rust SDK writes unless it is told
+/// otherwise, and of HybridRow, in which the .NET SDK sends batches.
+const BINARY: [u8; 2] = [0x80, 0x81];
 
 /// The `id` of an item; Cosmos' .NET and JavaScript SDKs may leave it to the service, so it may be absent.
 pub(super) fn item_id(body: &[u8]) -> Result<Option<ItemId>, Rejection> {
@@ -64,7 +65,7 @@ pub(super) fn check_arguments(body: &[u8]) -> Result<(), Rejection> {
 
 /// Reads JSON, naming what was expected when it is something else.
 pub(super) fn parse<'a, T: Deserialize<'a>>(body: &'a [u8], expected: &'static str) -> Result<T, Rejection> {
-    if body.first() == Some(&BINARY_JSON) {
+    if body.first().is_some_and(|first| BINARY.contains(first)) {
         return Err(Rejection::Body("text: binary JSON and HybridRow are not accepted; switch the SDK to text JSON"));
     }
     serde_json::from_slice(body).map_err(|_| Rejection::Body(expected))

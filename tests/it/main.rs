@@ -37,6 +37,7 @@ mod regions;
 mod release;
 mod revocation;
 mod rig;
+mod sdk;
 mod secrets;
 mod walk;
 
