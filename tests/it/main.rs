@@ -39,6 +39,7 @@ mod revocation;
 mod rig;
 mod sdk;
 mod secrets;
+mod tasks;
 mod walk;
 
 use stepgate::config::Raw;
