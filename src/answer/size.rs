@@ -73,7 +73,7 @@ fn body(headers: &HeaderMap, body: &[u8]) -> usize {
 fn string(text: &str) -> usize {
     let escaped = |c: char| match c {
         '"' | '\\' | '\u{8}' | '\u{9}' | '\u{a}' | '\u{c}' | '\u{d}' => 2,
-        ' '..='\u{7f}' => 1,
+        ' '..='~' => 1,
         c => c.len_utf16() * ESCAPE,
     };
     text.chars().map(escaped).sum::<usize>() + 2
@@ -108,9 +108,11 @@ fn is_of_number(byte: u8) -> bool {
     matches!(byte, b'-' | b'+' | b'.' | b'e' | b'E' | b'0'..=b'9')
 }
 
-/// What escapes add to a text of UTF-8: characters of two or three bytes become one escape, those of four bytes two.
+/// What escapes add to a text of UTF-8: characters of two or three bytes become one escape, those of four bytes two; so does DEL,
+/// which is ASCII and no printable character.
 fn beyond_ascii(text: &[u8]) -> usize {
     let added = |byte: &u8| match byte {
+        0x7f => ESCAPE - 1,
         0xc0..=0xdf => ESCAPE - 2,
         0xe0..=0xef => ESCAPE - 3,
         0xf0..=0xff => 2 * ESCAPE - 4,
@@ -166,7 +168,7 @@ mod tests {
     fn wasteful(value: &Value) -> String {
         let text = |text: &str| -> String {
             let ascii = |c: char| match c {
-                ' '..='\u{7f}' => c.to_string(),
+                ' '..='~' => c.to_string(),
                 c => c.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}")).collect(),
             };
             Value::from(text).to_string().chars().map(ascii).collect()
