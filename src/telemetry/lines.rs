@@ -79,6 +79,7 @@ impl Shared {
         }
     }
 
+    #[allow(clippy::disallowed_methods, reason = "it has a thread of its own")]
     fn write_all(&self, mut out: impl Write) {
         let mut bytes = Vec::new();
         loop {
