@@ -42,6 +42,14 @@ deny:
 bench *FILTER:
     cargo bench --locked -p stepgate-bench -- {{ FILTER }}
 
+# CPU, latency and memory of a request beside nginx, HAProxy, Envoy and a bare hyper proxy; ten minutes.
+compare *TARGETS:
+    bench/compare {{ TARGETS }}
+
+# The image, its tests, and the instructions of a request; wants root, for buildah.
+image:
+    .ci/run image
+
 # The gateway with its stand-ins, on loopback, until Ctrl-C.
 dev:
     cargo run --locked -- dev

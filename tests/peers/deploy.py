@@ -70,7 +70,12 @@ class Deploy:
             ("cfn-lint finds nothing to say about the template", self.template),
             ("statelint and asl-validator take the workflow in it", self.workflow),
             ("the task definition names what exists", self.task),
+            ("hadolint finds nothing to say about the Dockerfile", self.dockerfile),
         ]
+
+    def dockerfile(self) -> None:
+        """Every rule, also those that only inform."""
+        content(str(BIN / "hadolint"), "--failure-threshold", "info", str(ROOT / "docker/Dockerfile"))
 
     def lint(self) -> None:
         """As `helm lint --strict`."""
