@@ -7,6 +7,7 @@
 mod account;
 mod body;
 mod errand;
+mod inquiry;
 mod ledger;
 mod once;
 mod preflight;
@@ -24,6 +25,7 @@ use tokio::{
 use tracing::{Instrument as _, Span};
 use url::Url;
 
+pub use self::inquiry::{Inquiry, Tool};
 use crate::{
     access::{AccessRequest, Action, ExecutionContext, Operation},
     answer::{self, Condition, CosmosAnswer, Form, Refusal, Select},
@@ -147,10 +149,16 @@ impl Gateway {
     /// Answers one request; whatever happens on the way, there is an answer and a record.
     pub async fn answer(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
         let span = trace::request(&request, encrypted);
-        self.attend(peer, encrypted, request).instrument(span).await
+        self.attend(peer, encrypted, request, None).instrument(span).await
     }
 
-    async fn attend(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
+    async fn attend(
+        &self,
+        peer: SocketAddr,
+        encrypted: bool,
+        request: Request<Body>,
+        tool: Option<Tool>,
+    ) -> Response<Bytes> {
         let started = Instant::now();
         let (head, body) = request.into_parts();
         let patience = context::patience(&head.headers, self.limits.deadline);
@@ -158,7 +166,7 @@ impl Gateway {
         let request = RequestContext { id: RequestId::new(), deadline };
         let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
         entry.peer = Some(peer);
-        entry.user_agent = ledger::user_agent(&head.headers);
+        entry.user_agent = ledger::user_agent(&head.headers, tool.is_some());
         let wanted = Form::wanted(&head.headers);
         let form = match wanted {
             // An OAuth client reads what RFC 6749 says, in whatever form other answers are wanted.
@@ -166,6 +174,10 @@ impl Gateway {
             wanted => wanted.unwrap_or_else(|| Form::of_user_agent(&head.headers)),
         };
         let walked = match (wanted, patience) {
+            (Some(_), Ok(_)) if let Some(Tool::Inquiry(inquiry)) = &tool => {
+                let inquire = self.inquire(inquiry, &head.headers, &mut entry);
+                timeout_at(request.deadline, inquire).await.unwrap_or_else(|_| Err(Refusal::deadline()))
+            }
             (Some(_), Ok(_)) if self.is_release(&head) => {
                 // Pinned where they are: a walk is large, and every wrapper that takes it by value copies it.
                 let release = pin!(self.release(&request, &head, body, &mut entry));
@@ -195,15 +207,9 @@ impl Gateway {
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
         let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
-        let authenticated = self.rooms.identity.authenticate(&head.headers).instrument(room!("identity")).await;
-        entry.who = ledger::who(&authenticated);
-        let subject = authenticated?;
-        ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_caller(&subject)))?;
-        let context = room!("context").in_scope(|| self.agree(&subject, &head.headers))?;
-        entry.context = context.clone();
+        let (subject, context) = self.enter(&head.headers, entry).await?;
         let wants_token = self.rooms.exchange.wants_workflow_token();
         let presented = wants_token.then(|| Identity::presented(&head.headers)).flatten();
-        ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_execution(&context)))?;
         let session = context::session(&head.headers, &context)?;
         let route = room!("question").in_scope(|| question::route(&head.method, &head.uri, &head.headers))?;
         let body = self.read(body, entry).instrument(room!("question")).await?;
@@ -237,6 +243,22 @@ impl Gateway {
             }),
         };
         self.carry_out(&permitted, form, &head.headers, entry).await
+    }
+
+    /// Who asks, and in which execution: a workload that no operator has revoked.
+    async fn enter(
+        &self,
+        headers: &HeaderMap,
+        entry: &mut Entry,
+    ) -> Result<(VerifiedSubject, ExecutionContext), Refusal> {
+        let authenticated = self.rooms.identity.authenticate(headers).instrument(room!("identity")).await;
+        entry.who = ledger::who(&authenticated);
+        let subject = authenticated?;
+        ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_caller(&subject)))?;
+        let context = room!("context").in_scope(|| self.agree(&subject, headers))?;
+        entry.context = context.clone();
+        ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_execution(&context)))?;
+        Ok((subject, context))
     }
 
     /// What the request and its token say of the execution, where they do not contradict each other.

@@ -317,7 +317,8 @@ fn recall<S, T>(
 }
 
 fn asked(word: &str) -> Result<Asked, UnknownOperation> {
-    [Asked::Action(Action::QueryPlan), Asked::Action(Action::Metadata), Asked::Preflight, Asked::TokenExchange]
+    let (plan, metadata) = (Asked::Action(Action::QueryPlan), Asked::Action(Action::Metadata));
+    [plan, metadata, Asked::Preflight, Asked::TokenExchange, Asked::Grants, Asked::Explain]
         .into_iter()
         .find(|asked| asked.as_str() == word)
         .map_or_else(|| word.parse().map(Action::Operation).map(Asked::Action), Ok)

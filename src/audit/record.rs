@@ -81,7 +81,7 @@ pub struct Entry {
     pub bytes_out: u64,
     /// The other end of the connection.
     pub peer: Option<SocketAddr>,
-    /// The kind of client, as its `User-Agent` says.
+    /// The kind of client: the door it came by, or what its `User-Agent` says.
     pub user_agent: UserAgentKind,
     /// For [`Phase::Suppressed`] alone.
     pub suppressed: Option<Suppressed>,
@@ -192,6 +192,10 @@ pub enum Asked {
     Preflight,
     /// A resource token that leaves the gateway.
     TokenExchange,
+    /// What the caller is granted.
+    Grants,
+    /// Whether something would be granted, and why.
+    Explain,
 }
 
 impl Asked {
@@ -201,6 +205,8 @@ impl Asked {
             Self::Action(action) => action.as_str(),
             Self::Preflight => "preflight",
             Self::TokenExchange => "token-exchange",
+            Self::Grants => "grants",
+            Self::Explain => "explain",
         }
     }
 
@@ -208,7 +214,7 @@ impl Asked {
     pub const fn is_write(self) -> bool {
         match self {
             Self::Action(action) => action.is_write(),
-            Self::Preflight | Self::TokenExchange => false,
+            Self::Preflight | Self::TokenExchange | Self::Grants | Self::Explain => false,
         }
     }
 }
@@ -359,6 +365,8 @@ pub enum UserAgentKind {
     StepFunctions,
     /// A Cosmos SDK.
     CosmosSdk,
+    /// An agent, through the Model Context Protocol.
+    Mcp,
     /// Anything else, or none.
     Other,
 }
@@ -369,6 +377,7 @@ impl UserAgentKind {
         match self {
             Self::StepFunctions => "step_functions",
             Self::CosmosSdk => "cosmos_sdk",
+            Self::Mcp => "mcp",
             Self::Other => "other",
         }
     }

@@ -175,7 +175,7 @@ fn any_question() -> impl Strategy<Value = Question> {
             .into_iter()
             .chain(Operation::ALL.map(Action::Operation))
             .map(Asked::Action)
-            .chain([Asked::Preflight, Asked::TokenExchange])
+            .chain([Asked::Preflight, Asked::TokenExchange, Asked::Grants, Asked::Explain])
             .collect::<Vec<_>>(),
     );
     let item = "[^\\p{C}/\\\\?#.=]{1,20}".prop_map(|id| ItemId::new(&id).unwrap());

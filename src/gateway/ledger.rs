@@ -19,9 +19,11 @@ use crate::{
 };
 
 /// The kind of client.
-pub(super) fn user_agent(headers: &HeaderMap) -> UserAgentKind {
+pub(super) fn user_agent(headers: &HeaderMap, by_tool: bool) -> UserAgentKind {
     let agent = headers.get(USER_AGENT).map_or(&b""[..], |value| value.as_bytes());
-    if is_http_task(headers) {
+    if by_tool {
+        UserAgentKind::Mcp
+    } else if is_http_task(headers) {
         UserAgentKind::StepFunctions
     } else if agent.to_ascii_lowercase().windows(6).any(|window| window == b"cosmos") {
         UserAgentKind::CosmosSdk
@@ -86,6 +88,17 @@ pub(super) fn needed(needs: &[Need]) -> audit::Question {
     audit::Question {
         action: Some(Asked::Preflight),
         batch: needs.iter().map(inside).collect(),
+        ..audit::Question::default()
+    }
+}
+
+/// What a caller asks to have explained.
+pub(super) fn explained(need: &Need) -> audit::Question {
+    audit::Question {
+        action: Some(Asked::Explain),
+        container: Some(need.container.clone()),
+        partition_key: need.partition_key.clone(),
+        batch: vec![audit::Inside { operation: need.operation, container: None, item: None, partition_key: None }],
         ..audit::Question::default()
     }
 }

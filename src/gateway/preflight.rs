@@ -46,11 +46,12 @@ impl Gateway {
         entry.question.action = Some(Asked::Preflight);
         let needs = question::needs(body)?;
         let policies = self.rooms.policy.current();
-        let needs = if needs.is_empty() { held(caller, &policies, entry)? } else { needs };
+        let needs =
+            if needs.is_empty() { held(caller.subject, caller.context, &policies, MOST_NEEDS, entry)? } else { needs };
         entry.question = ledger::needed(&needs);
         let mut permits = Vec::with_capacity(needs.len());
         for (index, need) in needs.iter().enumerate() {
-            let decided = ledger::ruled(entry, decide(caller, &policies, need));
+            let decided = ledger::ruled(entry, decide(caller.subject, caller.context, &policies, need));
             permits.push(decided.map_err(|refusal| at(index, refusal))?);
         }
         entry.decision = Some(granted(&permits, &policies));
@@ -137,11 +138,15 @@ impl Gateway {
     }
 }
 
-/// What the caller holds by name.
-fn held(caller: &Caller<'_>, policies: &PolicySet, entry: &mut Entry) -> Result<Vec<Need>, Refusal> {
-    let Caller { subject, context, .. } = *caller;
-    let bearer = Bearer { subject: subject.subject(), client: subject.client(), claims: subject.claims(), context };
-    let holdings = policy::holdings(policies, bearer, MOST_NEEDS).map_err(|reasons| {
+/// What the caller holds by name, at most `most` of it.
+pub(super) fn held(
+    subject: &VerifiedSubject,
+    context: &ExecutionContext,
+    policies: &PolicySet,
+    most: usize,
+    entry: &mut Entry,
+) -> Result<Vec<Need>, Refusal> {
+    let holdings = policy::holdings(policies, bearer(subject, context), most).map_err(|reasons| {
         entry.decision = Some((&reasons).into());
         Refusal::from(reasons)
     })?;
@@ -153,8 +158,17 @@ fn held(caller: &Caller<'_>, policies: &PolicySet, entry: &mut Entry) -> Result<
     Ok(holdings.into_iter().map(need).collect())
 }
 
-fn decide(caller: &Caller<'_>, policies: &PolicySet, need: &Need) -> policy::Decision {
-    let Caller { subject, context, .. } = *caller;
+pub(super) fn bearer<'a>(subject: &'a VerifiedSubject, context: &'a ExecutionContext) -> Bearer<'a> {
+    Bearer { subject: subject.subject(), client: subject.client(), claims: subject.claims(), context }
+}
+
+/// What policy says to a need of the caller's.
+pub(super) fn decide(
+    subject: &VerifiedSubject,
+    context: &ExecutionContext,
+    policies: &PolicySet,
+    need: &Need,
+) -> policy::Decision {
     let asked = AccessRequest {
         subject: subject.subject(),
         client: subject.client(),

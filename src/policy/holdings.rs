@@ -69,6 +69,24 @@ pub fn holdings(set: &PolicySet, bearer: Bearer<'_>, most: usize) -> Result<Vec<
     Err(reasons(set, [], format!("No grant is held by {subject}."), false))
 }
 
+/// The caller's grants over a glob, at most `most`: what each is written on, and the operations it names. Which containers there
+/// are, and what denies take away from one of them, only a decision on that container says.
+pub fn globs(set: &PolicySet, bearer: Bearer<'_>, most: usize) -> Vec<(String, Vec<Operation>)> {
+    let Bearer { subject, claims, context, .. } = bearer;
+    let mut globs = Vec::new();
+    for entitlement in set.entitlements_of(&subject.issuer, claims) {
+        let grant = &*entitlement.grant;
+        if grant.container.is_exact() || entitlement.holder.test(&subject.issuer, claims, context) != Match::Yes {
+            continue;
+        }
+        let glob = (grant.container.to_string(), grant.operations.iter().collect());
+        if globs.len() < most && !globs.contains(&glob) {
+            globs.push(glob);
+        }
+    }
+    globs
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -89,19 +107,27 @@ deny:
   - { name: keep, container: shop/orders, operations: [items/delete], workloads: [{ issuer: local, claims: { client_id: b } }] }
 "#;
 
-    fn held(client: &str, most: usize) -> Result<Vec<String>, String> {
+    fn with_bearer<T>(client: &str, ask: impl FnOnce(&PolicySet, Bearer<'_>) -> T) -> T {
         let set = build(&[("p.yaml", POLICY)], None).unwrap();
         let subject = Subject { issuer: IssuerName::new("local"), id: client.into() };
         let serde_json::Value::Object(claims) = json!({"client_id": client, "tenant": ["t1", "t2"]}) else {
             unreachable!()
         };
         let (claims, context) = (Claims::new(claims), ExecutionContext::default());
-        let bearer = Bearer { subject: &subject, client: None, claims: &claims, context: &context };
+        ask(&set, Bearer { subject: &subject, client: None, claims: &claims, context: &context })
+    }
+
+    fn held_by_globs(client: &str) -> Vec<(String, Vec<Operation>)> {
+        with_bearer(client, |set, bearer| globs(set, bearer, 50))
+    }
+
+    fn held(client: &str, most: usize) -> Result<Vec<String>, String> {
         let text = |holding: &Holding| {
             let key = holding.partition_key.as_ref().map(ToString::to_string).unwrap_or_default();
             format!("{} {} {key}", holding.operation, holding.container)
         };
-        let holdings = holdings(&set, bearer, most).map_err(|reasons| reasons.sentence)?;
+        let holdings = with_bearer(client, |set, bearer| holdings(set, bearer, most));
+        let holdings = holdings.map_err(|reasons| reasons.sentence)?;
         Ok(holdings.iter().map(text).collect())
     }
 
@@ -129,6 +155,9 @@ deny:
     #[test]
     fn a_glob_names_nothing_and_no_grant_is_a_reason() {
         assert_eq!(held("g", 50).unwrap(), [""; 0]);
+        assert_eq!(held_by_globs("g"), [("*/*".to_owned(), vec![Operation::Feed])]);
+        assert_eq!(held_by_globs("a"), [("shop/*".to_owned(), vec![Operation::Feed])]);
+        assert_eq!(held_by_globs("nobody"), []);
         assert_eq!(held("nobody", 50).unwrap_err(), "No grant is held by local/nobody.");
     }
 }

@@ -58,7 +58,7 @@ pub use decision::{BindingLimits, Clause, ClauseKind, Decision, Permit, Reasons,
 pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};
-pub use holdings::{Bearer, Holding, holdings};
+pub use holdings::{Bearer, Holding, globs, holdings};
 pub use load::load;
 pub use matrix::{Cell, Matrix, Reaches, Row, matrix};
 pub use model::{NamedGrant, PolicySet};

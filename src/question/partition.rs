@@ -44,6 +44,14 @@ pub(super) fn key_in(value: &str) -> Result<PartitionKey, MalformedPartitionKey>
     }
 }
 
+/// The key that a JSON value stands for: an array, or the one component that it has.
+pub fn key_of(written: &Value) -> Result<PartitionKey, MalformedPartitionKey> {
+    match written {
+        Value::Array(_) => PartitionKey::from_json(written),
+        one => PartitionKey::new(vec![KeyComponent::from_json(one).ok_or(MalformedPartitionKey)?]),
+    }
+}
+
 /// A condition given under both names must be the same condition.
 pub(super) fn check_conditions(headers: &HeaderMap) -> Result<(), Rejection> {
     for (stand_in, real, name) in

@@ -7,8 +7,8 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{Question, Rejection, body::parse, path::Path};
-use crate::access::{Action, ContainerName, ItemId, KeyComponent, Operation, PartitionKey};
+use super::{Question, Rejection, body::parse, partition::key_of, path::Path};
+use crate::access::{Action, ContainerName, ItemId, Operation, PartitionKey};
 
 /// Most entries of one preflight.
 pub const MOST_NEEDS: usize = 50;
@@ -55,17 +55,9 @@ fn need(index: usize, written: &RawValue) -> Result<Need, Rejection> {
     if written.container.contains('*') {
         return Err(refuse("`container` names one container, without `*`"));
     }
-    let partition_key = written.partition_key.as_ref().map(partition_key).transpose();
-    let partition_key = partition_key.map_err(|()| refuse("`partition_key` is no partition key"))?;
+    let partition_key = written.partition_key.as_ref().map(key_of).transpose();
+    let partition_key = partition_key.map_err(|_| refuse("`partition_key` is no partition key"))?;
     Ok(Need { operation, container, partition_key })
-}
-
-/// A key is an array, or its one component.
-fn partition_key(written: &Value) -> Result<PartitionKey, ()> {
-    match written {
-        Value::Array(_) => PartitionKey::from_json(written).map_err(drop),
-        one => PartitionKey::new(vec![KeyComponent::from_json(one).ok_or(())?]).map_err(drop),
-    }
 }
 
 impl Question {
