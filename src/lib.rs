@@ -12,6 +12,8 @@
 //! makes a `Permit`, [`exchange`] wants both before it gives a `ResourceToken`, and [`upstream`] wants that. A request
 //! that skipped a check does not compile.
 //!
+//! Agents come by another front, [`mcp`], which makes requests of their tools' calls and gives them to the same corridor.
+//!
 //! Beside them stands [`asl`], which checks the definitions of the workflows before any request is made.
 //!
 //! Below the rooms stand the vocabulary ([`access`]), the [`clock`], the [`diagnostic`]s people read, and the
@@ -20,6 +22,8 @@
 #![recursion_limit = "256"]
 
 pub mod server;
+
+pub mod mcp;
 
 pub mod gateway;
 

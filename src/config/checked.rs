@@ -19,7 +19,7 @@ use crate::{
     audit,
     diagnostic::{Diagnostic, Places, Severity, Source},
     exchange::{self, KeySource},
-    gateway, idempotency, identity, policy, revocation,
+    gateway, idempotency, identity, mcp, policy, revocation,
     secret::Secret,
     server::{Config, TlsFiles},
     telemetry::{self, OtlpProtocol},
@@ -101,6 +101,7 @@ impl Check<'_> {
         let admin_token = raw.admin_token.as_ref().and_then(|file| self.admin_token(file));
         let credential = self.credential(&raw.cosmos.credential, endpoint.clone());
         self.regions(&raw.cosmos.preferred_regions);
+        let mcp = self.mcp(&raw.mcp, public_url.as_ref());
         let limits = self.limits(&raw.limits);
         let telemetry = self.telemetry(&raw.telemetry);
         let audit = self.audit(&raw.audit);
@@ -136,6 +137,7 @@ impl Check<'_> {
             anchors,
             idempotency: idempotency?,
             revocation: revocation?,
+            mcp,
             limits,
             drain: raw.limits.drain,
             telemetry,
@@ -334,6 +336,39 @@ impl Check<'_> {
                 self.refuse(&path, format!("the region `{name}` stands twice"), mend);
             }
         }
+    }
+
+    /// The face for agents, if there is to be one. Its lists are checked in any case.
+    fn mcp(&mut self, raw: &raw::Mcp, public_url: Option<&Url>) -> Option<mcp::Config> {
+        let mut hosts = match &raw.allowed_hosts {
+            Some(listed) => {
+                self.each("mcp/allowed_hosts", listed, mcp::AllowedHost::parse, "write it as host or host:port")
+            }
+            None => vec![mcp::AllowedHost::Loopback],
+        };
+        hosts.extend(public_url.and_then(Url::host_str).and_then(mcp::AllowedHost::parse));
+        let origins = match &raw.allowed_origins {
+            Some(listed) => self.each(
+                "mcp/allowed_origins",
+                listed,
+                mcp::AllowedOrigin::parse,
+                "write it as https://host, without a path",
+            ),
+            None => vec![mcp::AllowedOrigin::Loopback],
+        };
+        raw.enabled.then_some(mcp::Config { hosts, origins })
+    }
+
+    /// What each text of a list means.
+    fn each<T>(&mut self, path: &str, listed: &[String], parse: impl Fn(&str) -> Option<T>, mend: &str) -> Vec<T> {
+        let mut meant = Vec::with_capacity(listed.len());
+        for (index, text) in listed.iter().enumerate() {
+            match parse(text) {
+                Some(one) => meant.push(one),
+                None => self.refuse(&format!("{path}/{index}"), format!("`{text}` cannot be used here"), mend),
+            }
+        }
+        meant
     }
 
     fn limits(&mut self, limits: &raw::Limits) -> gateway::Limits {
@@ -573,6 +608,8 @@ audit: { directory: audit }
             ("kind: file, path: key", "kind: env, variable: NOWHERE", "11:66", "the environment has no NOWHERE"),
             ("directory: policies", "directory: nowhere", "12:24", "is no directory"),
             ("admin: 127", "telemetry: { otlp_endpoint: nowhere }\nadmin: 127", "2:29", "is no address of a collector"),
+            ("admin: 127", "mcp: { allowed_hosts: ['https://a'] }\nadmin: 127", "2:24", "`https://a` cannot be used"),
+            ("admin: 127", "mcp: { allowed_origins: [a.example] }\nadmin: 127", "2:26", "`a.example` cannot be used"),
             ("admin: 127", "telemetry: { sample_ratio: 2 }\nadmin: 127", "2:28", "is no share"),
         ] {
             let findings = findings(directory.path(), &[(from, to)]);

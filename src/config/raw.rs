@@ -47,6 +47,9 @@ pub struct Raw {
     pub idempotency: Idempotency,
     /// Where revocations are kept. Without it they end with the process.
     pub state: Option<State>,
+    /// The face for agents: the Model Context Protocol.
+    #[serde(default)]
+    pub mcp: Mcp,
     /// Bounds on requests.
     #[serde(default)]
     pub limits: Limits,
@@ -462,6 +465,19 @@ pub enum Durability {
     Write,
     /// When the gateway has it: for development.
     Memory,
+}
+
+/// The face for agents: tools that read, at `/mcp` of the gateway listener.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mcp {
+    /// Whether there is one (default false).
+    pub enabled: bool,
+    /// Under which names it may be called, beside that of `public_url`: `stepgate.internal`, or with a port (default: `localhost`
+    /// and the addresses of loopback).
+    pub allowed_hosts: Option<Vec<String>>,
+    /// From which pages a browser may call it, as `https://app.example` (default: pages of `localhost` and of loopback).
+    pub allowed_origins: Option<Vec<String>>,
 }
 
 /// Bounds on requests.

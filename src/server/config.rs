@@ -6,7 +6,7 @@ use url::Url;
 
 use super::TlsFiles;
 use crate::{
-    audit, exchange, gateway, idempotency, identity::IssuerConfig, policy, revocation, secret::Secret, telemetry,
+    audit, exchange, gateway, idempotency, identity::IssuerConfig, mcp, policy, revocation, secret::Secret, telemetry,
     upstream,
 };
 
@@ -47,6 +47,8 @@ pub struct Config {
     pub audit: audit::Config,
     /// Where the audit log's checkpoints are sent.
     pub anchors: Vec<audit::AnchorConfig>,
+    /// The face for agents, where there is one.
+    pub mcp: Option<mcp::Config>,
     /// Bounds on requests.
     pub limits: gateway::Limits,
     /// How long a stop waits for requests in flight.

@@ -44,6 +44,7 @@ use crate::{
     idempotency::Idempotency,
     identity::{Identity, IdentitySetup},
     limits::Limits,
+    mcp,
     overload::Overload,
     policy::RunningPolicy,
     revocation::{FileError, Revocations},
@@ -66,6 +67,7 @@ pub struct Server {
     config_digest: String,
     started: Timestamp,
     was_ready: Arc<AtomicBool>,
+    mcp: Option<mcp::Config>,
     drain: Duration,
     read_timeout: Duration,
 }
@@ -168,6 +170,7 @@ impl Server {
             config_digest: config.digest,
             started,
             was_ready: Arc::default(),
+            mcp: config.mcp,
             drain: config.drain,
             read_timeout,
         })
@@ -211,7 +214,9 @@ impl Server {
     /// Serves the gateway listener. After the stop, connections and walks have the time of the drain to end.
     async fn serve_front(&self, listener: TcpListener, stop: CancellationToken) {
         let walks = TaskTracker::new();
-        let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() });
+        let face = |config: &mcp::Config| mcp::Face::new(config.clone(), self.gateway.clone(), walks.clone());
+        let face = self.mcp.as_ref().map(face);
+        let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() }, face);
         let certificate = self.front.certificate.clone();
         let serving = listen::serve(listener, certificate, routes, self.read_timeout, stop.clone(), self.drain);
         let until = async {

@@ -16,14 +16,19 @@ use axum::{
     http::{HeaderValue, StatusCode, header::Entry},
     middleware::map_response,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
 use serde_json::json;
 use tokio_util::task::TaskTracker;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::listen::Connection;
-use crate::{answer::REQUEST_ID, context::RequestId, gateway::Gateway};
+use crate::{
+    answer::REQUEST_ID,
+    context::RequestId,
+    gateway::Gateway,
+    mcp::{self, Face},
+};
 
 /// What the routes share.
 #[derive(Clone)]
@@ -33,22 +38,28 @@ pub(super) struct Door {
     pub(super) walks: TaskTracker,
 }
 
-pub(super) fn routes(door: Door) -> Router {
-    Router::new()
-        .route("/.well-known/oauth-protected-resource", get(protected_resource))
-        .fallback(walk)
-        .layer(CatchPanicLayer::new())
-        .layer(map_response(identify))
-        .with_state(door)
+/// The routes, with the face for agents where there is one.
+pub(super) fn routes(door: Door, face: Option<Face>) -> Router {
+    let routes = Router::new().route("/.well-known/oauth-protected-resource", get(protected_resource));
+    let routes = match face {
+        Some(face) => routes
+            .route(&format!("/{}", mcp::METADATA), get(protected_resource))
+            .route(&format!("/{}", mcp::PATH), any(agent).with_state(Arc::new(face))),
+        None => routes,
+    };
+    routes.fallback(walk).layer(CatchPanicLayer::new()).layer(map_response(identify)).with_state(door)
 }
 
-/// RFC 9728: whom to ask for a token.
+/// RFC 9728: whom to ask for a token, for the gateway as a whole or for its face for agents.
 async fn protected_resource(
     State(door): State<Door>,
     Extension(connection): Extension<Connection>,
     request: Request,
 ) -> Response {
-    let Some(resource) = door.gateway.address(&request.into_parts().0, connection.encrypted) else {
+    let (head, _) = request.into_parts();
+    let below = if head.uri.path().ends_with(mcp::PATH) { mcp::PATH } else { "" };
+    let address = door.gateway.address(&head, connection.encrypted);
+    let Some(resource) = address.and_then(|address| address.join(below).ok()) else {
         return StatusCode::NOT_FOUND.into_response();
     };
     let issuers: Vec<String> = door.gateway.rooms.identity.status().into_iter().map(|issuer| issuer.url).collect();
@@ -59,6 +70,15 @@ async fn protected_resource(
         "resource_name": "stepgate",
     });
     Json(metadata).into_response()
+}
+
+/// A message of an agent.
+async fn agent(
+    State(face): State<Arc<Face>>,
+    Extension(connection): Extension<Connection>,
+    request: Request,
+) -> Response {
+    face.answer(connection.peer, connection.encrypted, request).await
 }
 
 /// Every answer has a request id: the walk's own, or one for an answer that no walk made.

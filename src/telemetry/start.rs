@@ -7,7 +7,7 @@ use std::{
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::Dispatch;
+use tracing::{Dispatch, Level};
 use tracing_subscriber::{
     EnvFilter, Layer as _,
     filter::{FilterExt as _, filter_fn},
@@ -111,13 +111,16 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // What rmcp says below an error quotes what callers ask and are answered.
+    let discreet =
+        |about: &tracing::Metadata<'_>| !about.target().starts_with("rmcp") || *about.level() <= Level::ERROR;
     let log = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)
         .with_current_span(false)
         .with_span_list(false)
         .with_writer(writer)
-        .with_filter(filter.and(filter_fn(|about| about.is_event())));
+        .with_filter(filter.and(filter_fn(move |about| about.is_event() && discreet(about))));
     let log = tracing_subscriber::registry().with(log);
     let Some(provider) = spans else { return Dispatch::new(log) };
     let traces = tracing_opentelemetry::layer()

@@ -15,6 +15,7 @@ const LAYERS: &[&[&str]] = &[
     &["dev"],
     &["config"],
     &["server"],
+    &["mcp"],
     &["gateway"],
     &["telemetry"],
     &["asl"],

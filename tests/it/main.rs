@@ -30,6 +30,7 @@ mod layering;
 mod limits;
 mod log;
 mod matrix;
+mod mcp;
 mod overload;
 mod policies;
 mod preflight;
