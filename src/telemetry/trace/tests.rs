@@ -1,4 +1,7 @@
-use std::sync::{Arc, Mutex};
+use std::{
+    io::{Read as _, Seek as _},
+    sync::{Arc, Mutex},
+};
 
 use http::HeaderValue;
 use opentelemetry::trace::SpanKind;
@@ -107,4 +110,20 @@ fn without_an_exporter_there_is_no_span() {
         let trace = trace_of(&span, asked.headers()).unwrap();
         assert_eq!((trace.id.to_string().as_str(), trace.sampled), ("4bf92f3577b34da6a3ce929d0e0e4736", false));
     });
+}
+
+#[test]
+fn the_log_does_not_quote_what_agents_ask() {
+    let mut file = tempfile::tempfile().unwrap();
+    let log = subscriber("trace", Arc::new(file.try_clone().unwrap()), None);
+    tracing::dispatcher::with_default(&log, || {
+        tracing::warn!(target: "rmcp::service", "response error");
+        tracing::error!(target: "rmcp::service", "task failed");
+        tracing::debug!("ours");
+    });
+    let mut text = String::new();
+    file.rewind().unwrap();
+    file.read_to_string(&mut text).unwrap();
+    let said = |words: &str| text.contains(words);
+    assert_eq!((said("response error"), said("task failed"), said("ours")), (false, true, true), "{text}");
 }
