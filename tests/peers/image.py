@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ IMAGE = Path(os.environ.get("IMAGE", ROOT / "target/image/out"))
 USER = 65532
 FILES = {"stepgate", "LICENSE", "etc/ssl/certs/ca-certificates.crt"}
 ITEMS = "/dbs/shop/colls/orders/docs"
+# Of those that the OCI runtime specification promises to every container.
+DEVICES = ("null", "zero", "random", "urandom")
 
 
 class Image:
@@ -53,7 +56,9 @@ class Image:
         """A command line that runs the image's program as an engine would, without one."""
         inside = {"etc/stepgate": "etc", "policies": "policies", "var/lib/stepgate": "volume"}
         root = str(self.root)
-        script = [f"mount --bind {root} {root}", f"mount -o remount,ro,bind {root}"]
+        script = [f"mount --bind {root} {root}", f"mount -o remount,ro,bind {root}", f"mount -t tmpfs none {root}/dev"]
+        for device in DEVICES:
+            script += [f"touch {root}/dev/{device}", f"mount --bind /dev/{device} {root}/dev/{device}"]
         for path, name in inside.items():
             script.append(f"mount --bind {self.mounts[name]} {root}/{path}")
             if name != "volume":
@@ -71,6 +76,7 @@ class Image:
             ("there is one static program in it, and no shell", self.files),
             ("it says who it runs as, and how its health is asked for", self.settings),
             ("the stand-ins are not in it", self.production),
+            ("it says which crates it is made of", self.crates),
             ("it serves as an unprivileged user, from a root that cannot be written", self.serves),
             ("its health command says so", self.health),
             ("asked to stop, it leaves a log that verifies", self.stops),
@@ -98,6 +104,17 @@ class Image:
         """`dev` and `demo` are no commands there."""
         for command in ("dev", "demo"):
             expect(self.run(command).returncode, 2, f"exit code of {command}")
+
+    def crates(self) -> None:
+        """The list of cargo-auditable is Cargo.lock's, without what only the stand-ins need."""
+        section = self.stage.path("dep-v0")
+        command = ["objcopy", "--dump-section", f".dep-v0={section}", str(self.root / "stepgate"), "/dev/null"]
+        subprocess.run(command, check=True, capture_output=True)
+        named = {package["name"] for package in json.loads(zlib.decompress(section.read_bytes()))["packages"]}
+        locked = {line.split('"')[1] for line in (ROOT / "Cargo.lock").read_text().splitlines() if line.startswith("name = ")}
+        expect(named - locked, set(), "crates that are not locked")
+        expect_that({"stepgate", "hyper", "rustls", "aws-lc-rs"} <= named, f"the crates of a gateway ({len(named)} named)")
+        expect_that("tempfile" not in named, "what only the stand-ins need is not in it")
 
     def serves(self) -> None:
         """A write goes through; the process has no privilege."""
