@@ -1,5 +1,6 @@
 //! What the audit log adds to a request: an intent and an outcome appended through the journal at a steady rate, beside what the
-//! same disk takes for a bare sync; and how fast a log is verified.
+//! same disk takes for a bare sync; how many records it takes from one, ten, a hundred and a thousand who append at once; and
+//! how fast a log is verified.
 //!
 //!     cargo run --locked --release -p stepgate-bench-audit [DIRECTORY [SECONDS]]
 //!
@@ -16,12 +17,12 @@ use std::{
 
 use stepgate::{
     access::{
-        Action, Assurance, Attempt, ExecutionContext, Fact, IssuerName, ItemId, Operation, PartitionKey,
+        Action, Assurance, Attempt, Enforcer, ExecutionContext, Fact, IssuerName, ItemId, Operation, PartitionKey,
         PermissionMode, Subject, WorkloadKind,
     },
     audit::{
-        self, Anchors, Answer, Config, Credential, Durability, Enforcer, Entry, Evidence, Journal, Phase, Question,
-        Range, Ruling, Upstream, Verdict, Who,
+        self, Anchors, Answer, Asked, Config, Credential, Durability, Entry, Evidence, Journal, Phase, Question, Range,
+        Ruling, Upstream, Verdict, Who,
     },
     clock::Clock,
     policy::{Clause, ClauseKind, Scope},
@@ -29,6 +30,8 @@ use stepgate::{
 use tokio::{task::JoinSet, time::Instant as Moment};
 
 const RATES: [u32; 2] = [300, 3_000];
+/// How many append at once, each the next record when the last is written.
+const CROWDS: [u32; 4] = [1, 10, 100, 1_000];
 /// A log of this many bytes is verified.
 const VERIFIED: u64 = 1 << 30;
 
@@ -44,7 +47,36 @@ async fn main() {
     for rate in RATES {
         paced(&directory.path().join(rate.to_string()), rate, seconds).await;
     }
+    for durability in [Durability::Fsync, Durability::Write] {
+        for together in CROWDS {
+            let name = format!("{durability:?}, {together} at once").to_lowercase();
+            crowd(&directory.path().join(&name), &name, durability, together, Duration::from_secs(3)).await;
+        }
+    }
     verified(&directory.path().join("verified")).await;
+}
+
+/// As many records as `together` who append without a pause can write in this time.
+async fn crowd(directory: &Path, name: &str, durability: Durability, together: u32, time: Duration) {
+    let config = Config { durability, ..Config::in_directory(directory) };
+    let journal = Arc::new(Journal::open(config, Anchors::default(), Clock::System).expect("a log"));
+    let mut crowd = JoinSet::new();
+    for n in 0..together {
+        let journal = Arc::clone(&journal);
+        crowd.spawn(async move {
+            let (begun, mut took) = (Instant::now(), Vec::new());
+            while begun.elapsed() < time {
+                let started = Instant::now();
+                journal.append(entry(Phase::Outcome, n)).await.expect("an outcome");
+                took.push(started.elapsed());
+            }
+            took
+        });
+    }
+    let took = crowd.join_all().await.concat();
+    let counters = journal.counters();
+    journal.close().await.expect("a clean end");
+    row(name, took, Some(counters.syncs as f64 / counters.records as f64));
 }
 
 /// One write and one sync after another, by nobody but this thread.
@@ -156,7 +188,7 @@ fn entry(phase: Phase, n: u32) -> Entry {
         item: None,
     };
     entry.question = Question {
-        action: Some(Action::Operation(Operation::ItemsUpsert)),
+        action: Some(Asked::Action(Action::Operation(Operation::ItemsUpsert))),
         container: Some("shop/orders".parse().expect("a container")),
         partition_key: Some(partition_key.clone()),
         item: Some(ItemId::new("o-1001").expect("an id")),
