@@ -1,6 +1,6 @@
 //! `stepgate serve`
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{io, path::PathBuf, process::ExitCode, thread::available_parallelism};
 
 use serde_json::json;
 use stepgate::{
@@ -8,7 +8,10 @@ use stepgate::{
     server::{self, Server, StartError},
     telemetry::Telemetry,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::{
+    runtime::Builder,
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{Format, exit, memory};
@@ -72,9 +75,12 @@ async fn serve(config: server::Config, format: Format) -> ExitCode {
     }
 }
 
-/// Runs `main` on a multi-threaded runtime.
+/// Runs `main` on a runtime with a thread for each processor. Where there is one, as in most sidecars, nothing can be shared out:
+/// without the means for it, tasks run in the order in which they became ready, and what they send goes out together.
 pub(crate) fn block_on(main: impl Future<Output = ExitCode>) -> ExitCode {
-    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let is_alone = available_parallelism().is_ok_and(|processors| processors.get() == 1);
+    let mut runtime = if is_alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    match runtime.enable_all().build() {
         Ok(runtime) => runtime.block_on(main),
         Err(error) => exit::failed(format_args!("cannot start a runtime: {error}")),
     }
