@@ -35,6 +35,8 @@ pub mod context;
 
 pub mod question;
 
+pub mod mask;
+
 pub mod policy;
 
 pub mod limits;

@@ -21,7 +21,7 @@ const LAYERS: &[&[&str]] = &[
     &["asl"],
     &["answer"],
     ROOMS,
-    &["context", "question"],
+    &["context", "question", "mask"],
     &["access", "clock", "diagnostic", "secret", "transport"],
 ];
 
@@ -32,7 +32,10 @@ const ROOMS: &[&str] =
 /// What one room may take from another.
 const PROOFS: &[(&str, &[&str])] = &[
     ("identity", &["VerifiedSubject"]),
-    ("policy", &["Permit", "Scope", "BindingLimits", "Clause", "ClauseKind", "Decision", "Reasons", "Revision"]),
+    (
+        "policy",
+        &["Permit", "Scope", "BindingLimits", "Hours", "Clause", "ClauseKind", "Decision", "Reasons", "Revision"],
+    ),
     ("exchange", &["Warrant"]),
 ];
 
