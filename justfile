@@ -28,10 +28,11 @@ test FILTER="":
 peers *NAMES:
     tests/peers/run {{ NAMES }}
 
-# Fuzz the readers of tokens for a minute each; wants nightly and `cargo install cargo-fuzz --locked --version 0.13.2`.
+# Fuzz the readers of tokens and what masks let through for a minute each; wants nightly and `cargo install cargo-fuzz --locked --version 0.13.2`.
 fuzz:
     cargo +nightly fuzz run headers -- -max_total_time=60
     cargo +nightly fuzz run claims -- -max_total_time=60
+    cargo +nightly fuzz run masks -- -max_total_time=60
 
 # Licences, sources and duplicates of the dependencies; with advisories, which wants the network.
 deny:

@@ -9,6 +9,7 @@ mod body;
 mod errand;
 mod inquiry;
 mod ledger;
+mod masking;
 mod once;
 mod preflight;
 mod release;
@@ -36,6 +37,7 @@ use crate::{
     idempotency::Idempotency,
     identity::{Identity, VerifiedSubject},
     limits::{self, Admission},
+    mask::Veil,
     overload::{Overload, Place, Shed, Signal},
     policy::{self, Permit, RunningPolicy},
     question::{self, Question, Route},
@@ -113,6 +115,8 @@ struct Permitted<'a> {
     /// The token that proved the subject, where the exchange must pass it on.
     presented: Option<&'a Secret>,
     permit: &'a Permit,
+    /// What of the answer is covered.
+    veil: Option<&'a Veil>,
     admission: &'a Admission,
     place: &'a Place,
     question: &'a Question,
@@ -225,6 +229,7 @@ impl Gateway {
         let question = room!("question").in_scope(|| route.with_body(&head.headers, body))?;
         entry.question = ledger::asked(&question);
         let permit = room!("policy").in_scope(|| self.decide(&subject, &context, &question, entry))?;
+        let veil = masking::veil(&permit, &question, &head.headers, entry)?;
         let admission = room!("limits").in_scope(|| self.admit(&permit, entry))?;
         let place = self.turn(request, &permit).instrument(room!("overload")).await?;
         let permitted = Permitted {
@@ -233,6 +238,7 @@ impl Gateway {
             context: &context,
             presented: presented.as_ref(),
             permit: &permit,
+            veil: veil.as_ref(),
             admission: &admission,
             place: &place,
             question: &question,
@@ -341,13 +347,13 @@ impl Gateway {
             Some(marker) => self.once(marker, permitted, &errand, &warrant, entry).await?,
             None => self.run(permitted, &errand, &warrant, entry).await?,
         };
-        answer = answer::view(question.action, select.as_ref(), answer);
+        answer = answer::view(question.action, select.as_ref(), masking::covered(permitted, answer, entry)?);
         let mut asked = u32::MAX;
         while let Some(rows) = errand::fewer_rows(form, question.action, &answer).filter(|rows| *rows < asked) {
             asked = rows;
             errand.headers.set_max_item_count(rows);
             answer = self.run(permitted, &errand, &warrant, entry).await?;
-            answer = answer::view(question.action, select.as_ref(), answer);
+            answer = answer::view(question.action, select.as_ref(), masking::covered(permitted, answer, entry)?);
         }
         room!("answer").in_scope(|| answer::settle(form, question.action, answer))
     }

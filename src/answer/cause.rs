@@ -14,6 +14,7 @@ use crate::{
     idempotency::IdempotencyError,
     identity::{Carrier, Class, IdentityError},
     limits::Exceeded,
+    mask::{Exposed, Unreadable},
     overload::Shed,
     policy::Reasons,
     question::Rejection,
@@ -63,6 +64,18 @@ impl From<Unwelcome> for Refusal {
             Unwelcome::Revoked(_) => Self::new(Condition::Revoked, detail),
             Unwelcome::Unknown => Self::new(Condition::IdentityUnavailable, detail),
         }
+    }
+}
+
+impl From<Exposed> for Refusal {
+    fn from(exposed: Exposed) -> Self {
+        Self::new(Condition::PolicyDenied, exposed.to_string())
+    }
+}
+
+impl From<Unreadable> for Refusal {
+    fn from(unreadable: Unreadable) -> Self {
+        Self::new(Condition::BadAnswer, unreadable.to_string())
     }
 }
 

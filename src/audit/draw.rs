@@ -149,7 +149,9 @@ fn cells(call: &Call) -> [String; COLUMNS] {
             let sent = if call.sent > 1 { format!(" (sent {} times)", call.sent) } else { String::new() };
             let told = call.told.filter(|told| *told != Telling::First);
             let told = told.map(|told| format!(" {}", told.as_str())).unwrap_or_default();
-            format!("{status}{error}{told}{sent}")
+            let masked = call.masked.join(", ");
+            let masked = if masked.is_empty() { masked } else { format!(" without {masked}") };
+            format!("{status}{error}{told}{sent}{masked}")
         }
         (Outcome::Answered, None) => String::new(),
     };

@@ -103,6 +103,8 @@ pub(super) struct Fields {
     answer: Option<StoredAnswer>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     idempotency: Option<Telling>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    masked: Vec<Arc<str>>,
     bytes_in: u64,
     bytes_out: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,6 +236,7 @@ impl From<&Entry> for Fields {
             upstream: entry.upstream.as_ref().map(StoredUpstream::from),
             answer: entry.answer.as_ref().map(StoredAnswer::from),
             idempotency: entry.told,
+            masked: entry.masked.clone(),
             bytes_in: entry.bytes_in,
             bytes_out: entry.bytes_out,
             peer: entry.peer.map(|peer| peer.to_string()),
@@ -292,6 +295,7 @@ impl TryFrom<Fields> for Entry {
             upstream: fields.upstream.map(Upstream::from),
             answer: fields.answer.map(Answer::from),
             told: fields.idempotency,
+            masked: fields.masked,
             bytes_in: fields.bytes_in,
             bytes_out: fields.bytes_out,
             peer: fields.peer.map(|peer| SocketAddr::from_str(&peer)).transpose()?,

@@ -389,6 +389,7 @@ mod tests {
             "/stepgate/upstream/request_units",
             "/stepgate/upstream/latency_ms",
             "/stepgate/answer/status",
+            "/stepgate/masked/0",
             "/stepgate/bytes_in",
             "/stepgate/bytes_out",
             "/stepgate/peer",

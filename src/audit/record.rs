@@ -75,6 +75,8 @@ pub struct Entry {
     pub answer: Option<Answer>,
     /// Of a write that is done once, whose answer that is.
     pub told: Option<Telling>,
+    /// The members that were masked in the answer, as JSON pointers; never what they hold.
+    pub masked: Vec<Arc<str>>,
     /// Bytes of the request's body.
     pub bytes_in: u64,
     /// Bytes of the answer's body.
@@ -105,6 +107,7 @@ impl Entry {
             upstream: None,
             answer: None,
             told: None,
+            masked: Vec::new(),
             bytes_in: 0,
             bytes_out: 0,
             peer: None,
@@ -118,7 +121,7 @@ impl Entry {
     /// The record of an entry whose outcome never became durable. What the entry knew is kept; the answer is not, since
     /// none left.
     pub(super) fn recovered(self) -> Self {
-        Self { phase: Phase::Recovered, answer: None, told: None, bytes_out: 0, ..self }
+        Self { phase: Phase::Recovered, answer: None, told: None, masked: Vec::new(), bytes_out: 0, ..self }
     }
 }
 

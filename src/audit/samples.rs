@@ -37,6 +37,7 @@ pub(super) fn entry(phase: Phase, request_id: &str) -> Entry {
             decision: Some(allowed()),
             upstream: Some(upstream(201, 6.29, 12)),
             answer: Some(answer(201, None)),
+            masked: vec!["/card/number".into()],
             bytes_out: 20,
             ..asked(entry)
         },
@@ -248,11 +249,21 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
         answer,
         suppressed,
         option::of(prop::sample::select(vec![Telling::First, Telling::Repeated, Telling::Changed])),
+        prop::collection::vec(text(), 0..3),
         any::<(u64, u64)>(),
         option::of(any::<(std::net::IpAddr, u16)>().prop_map(SocketAddr::from)),
     );
     (phase, text(), who, any_context(), any_question(), any::<bool>(), any_upstream(), rest).prop_map(
-        |(phase, request_id, who, context, question, decided, upstream, (answer, suppressed, told, bytes, peer))| {
+        |(
+            phase,
+            request_id,
+            who,
+            context,
+            question,
+            decided,
+            upstream,
+            (answer, suppressed, told, masked, bytes, peer),
+        )| {
             Entry {
                 revocation: (phase == Phase::Revoke).then(|| Revocation {
                     id: "1f".into(),
@@ -269,6 +280,7 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
                 upstream,
                 answer,
                 told,
+                masked,
                 bytes_in: bytes.0,
                 bytes_out: bytes.1,
                 peer,

@@ -128,6 +128,9 @@ pub struct Call {
     /// Of a write that is done once, whose answer that was.
     #[serde(rename = "idempotency", skip_serializing_if = "Option::is_none")]
     pub told: Option<Telling>,
+    /// The members that were masked in the answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
     /// How often it was sent to Cosmos.
     pub sent: u32,
     /// Request units.
@@ -294,6 +297,7 @@ impl Call {
             status: None,
             error: None,
             told: None,
+            masked: Vec::new(),
             sent: 0,
             request_units: None,
             latency_ms: None,
@@ -323,6 +327,7 @@ impl Call {
             self.error = error.as_deref().map(str::to_owned);
         }
         self.told = entry.told;
+        self.masked = entry.masked.iter().map(ToString::to_string).collect();
     }
 }
 

@@ -38,6 +38,9 @@ pub(super) fn prepare<'a>(
         Action::Operation(Operation::Batch) => headers.set_atomic(),
         _ => {}
     }
+    if let (true, Some(most)) = (has_rows(question.action), permit.rows()) {
+        headers.cap_item_count(most);
+    }
     Errand {
         method: question.method.clone(),
         path: question.path.clone(),
@@ -50,10 +53,13 @@ pub(super) fn prepare<'a>(
     }
 }
 
+fn has_rows(action: Action) -> bool {
+    matches!(action, Action::Operation(Operation::Query | Operation::Feed))
+}
+
 /// How many rows a page may have to fit into a state; `None` when it fits, or cannot have fewer.
 pub(super) fn fewer_rows(form: Form, action: Action, answer: &CosmosAnswer) -> Option<u32> {
-    let pages = matches!(action, Action::Operation(Operation::Query | Operation::Feed));
-    if !pages || !form.is_workflow() || !answer.status.is_success() || answer.fits_a_state(form) {
+    if !has_rows(action) || !form.is_workflow() || !answer.status.is_success() || answer.fits_a_state(form) {
         return None;
     }
     let rows = answer::rows(&answer.body).filter(|rows| *rows > 1)?;

@@ -82,9 +82,9 @@ impl Gateway {
             let question = Question::of_container(&need.container);
             let (admission, question) = (&admission, &question);
             let place = &self.turn(request, permit).await?;
-            let session = None;
+            let (session, veil) = (None, None);
             let permitted =
-                Permitted { request, subject, context, presented, permit, admission, place, question, session };
+                Permitted { request, subject, context, presented, permit, veil, admission, place, question, session };
             let depth = self.read_depth(&permitted, caller.form, &warrant, entry).await?;
             if let Some(key) = permit.partition_key() {
                 self.read_partition(&permitted, caller.form, key, depth, &warrant, entry).await?;

@@ -77,6 +77,11 @@ impl From<NotReleased> for Denial {
         match refused {
             NotReleased::NotGranted(reasons) => Self::new("invalid_scope", reasons.sentence),
             NotReleased::Ambiguous(candidates) => Self::new("invalid_target", Refusal::ambiguous(&candidates).detail),
+            NotReleased::Masked(mask) => {
+                let pointers: Vec<_> = mask.pointers().iter().map(ToString::to_string).collect();
+                let description = format!("{} is masked, and a token for this would show it", pointers.join(", "));
+                Self::new("invalid_scope", description)
+            }
             NotReleased::Wider { operation } => {
                 let description =
                     format!("a token for this could also do {operation}, which is not granted on all of its scope");
@@ -178,7 +183,9 @@ impl Gateway {
                 entry.decision = Some(match &refused {
                     NotReleased::NotGranted(reasons) => reasons.into(),
                     NotReleased::Ambiguous(_) => Ruling::reject(),
-                    NotReleased::Wider { .. } => Ruling { verdict: Verdict::Deny, ..Ruling::reject() },
+                    NotReleased::Wider { .. } | NotReleased::Masked(_) => {
+                        Ruling { verdict: Verdict::Deny, ..Ruling::reject() }
+                    }
                 });
                 Err(refused.into())
             }

@@ -21,7 +21,8 @@ use crate::{clock::Clock, policy::BindingLimits};
 #[derive(Debug)]
 pub(super) struct Meter {
     requests: Option<Requests>,
-    request_units: Option<RequestUnits>,
+    /// Those of a second, and those of an hour.
+    request_units: Vec<RequestUnits>,
     places: Option<Places>,
 }
 
@@ -30,7 +31,13 @@ impl Meter {
         let clock = Running(clock);
         Self {
             requests: limits.requests_per_second.map(|limit| Requests::new(limit, clock.clone())),
-            request_units: limits.request_units_per_second.map(|limit| RequestUnits::new(limit, clock)),
+            request_units: [
+                limits.request_units_per_second.map(|limit| RequestUnits::new(limit, SECOND, clock.clone())),
+                limits.request_units_per_hour.map(|limit| RequestUnits::new(limit, HOUR, clock.clone())),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
             places: limits.concurrency.map(Places::new),
         }
     }
@@ -39,7 +46,7 @@ impl Meter {
     /// one refused for another reason is not.
     pub(super) fn enter(&self) -> Result<Option<OwnedSemaphorePermit>, (Limit, Option<Duration>)> {
         let place = self.places.as_ref().map(Places::take).transpose().map_err(|limit| (limit, None))?;
-        if let Some(units) = &self.request_units {
+        for units in &self.request_units {
             units.check().map_err(|(limit, wait)| (limit, Some(wait)))?;
         }
         if let Some(requests) = &self.requests {
@@ -49,16 +56,14 @@ impl Meter {
     }
 
     pub(super) fn charge(&self, request_units: f64) {
-        if let Some(units) = &self.request_units {
-            units.charge(request_units);
-        }
+        self.request_units.iter().for_each(|units| units.charge(request_units));
     }
 
     /// Whether a new meter would allow no more than this one.
     pub(super) fn is_as_new(&self) -> bool {
         // A second without a request fills both rates again, save for a debt.
         self.requests.as_ref().is_none_or(Requests::is_full)
-            && self.request_units.as_ref().is_none_or(RequestUnits::is_full)
+            && self.request_units.iter().all(RequestUnits::is_full)
             && self.places.as_ref().is_none_or(Places::are_free)
     }
 }
@@ -95,10 +100,15 @@ impl Requests {
     }
 }
 
-/// Request units per second: what is left of a second's worth, less than nothing where a request cost more than was left.
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// Request units of a second or an hour: what is left of them, less than nothing where a request cost more than was left.
 #[derive(Debug)]
 struct RequestUnits {
     limit: u32,
+    /// In which they come back.
+    period: Duration,
     clock: Running,
     account: Mutex<Account>,
 }
@@ -110,16 +120,22 @@ struct Account {
 }
 
 impl RequestUnits {
-    fn new(limit: NonZeroU32, clock: Running) -> Self {
+    fn new(limit: NonZeroU32, period: Duration, clock: Running) -> Self {
         let account = Account { balance: f64::from(limit.get()), at: clock.now() };
-        Self { limit: limit.get(), clock, account: Mutex::new(account) }
+        Self { limit: limit.get(), period, clock, account: Mutex::new(account) }
+    }
+
+    /// How many come back in a second.
+    fn rate(&self) -> f64 {
+        f64::from(self.limit) / self.period.as_secs_f64()
     }
 
     /// Does something with the account as it is now.
     fn with_account<T>(&self, work: impl FnOnce(&mut Account) -> T) -> T {
         let mut account = self.account.lock().unwrap_or_else(PoisonError::into_inner);
-        let (now, rate) = (self.clock.now(), f64::from(self.limit));
-        account.balance = (account.balance + rate * now.saturating_sub(account.at).as_secs_f64()).min(rate);
+        let now = self.clock.now();
+        let earned = self.rate() * now.saturating_sub(account.at).as_secs_f64();
+        account.balance = (account.balance + earned).min(f64::from(self.limit));
         account.at = account.at.max(now);
         work(&mut account)
     }
@@ -130,8 +146,12 @@ impl RequestUnits {
             return Ok(());
         }
         // The clock counts milliseconds: one more than the debt takes, so that there is something left.
-        let wait = Duration::try_from_secs_f64(-balance / f64::from(self.limit)).unwrap_or(Duration::MAX);
-        Err((Limit::RequestUnits(self.limit), wait.saturating_add(Duration::from_millis(1))))
+        let wait = Duration::try_from_secs_f64(-balance / self.rate()).unwrap_or(Duration::MAX);
+        let limit = match self.period {
+            SECOND => Limit::RequestUnits(self.limit),
+            _ => Limit::RequestUnitsAnHour(self.limit),
+        };
+        Err((limit, wait.saturating_add(Duration::from_millis(1))))
     }
 
     fn charge(&self, request_units: f64) {

@@ -27,7 +27,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use self::meter::Meter;
 use crate::{
     clock::Clock,
-    policy::{BindingLimits, Permit},
+    policy::{BindingLimits, Hours, Permit},
 };
 
 /// From how many meters on the idle ones are looked for.
@@ -73,8 +73,12 @@ pub enum Limit {
     Requests(u32),
     /// Request units in a second.
     RequestUnits(u32),
+    /// Request units in an hour.
+    RequestUnitsAnHour(u32),
     /// Requests in flight.
     Concurrency(u32),
+    /// The part of the day in which something may be asked for.
+    Hours(Hours),
 }
 
 impl std::fmt::Display for Limit {
@@ -82,7 +86,9 @@ impl std::fmt::Display for Limit {
         match self {
             Self::Requests(limit) => write!(f, "{limit} requests per second"),
             Self::RequestUnits(limit) => write!(f, "{limit} request units per second"),
+            Self::RequestUnitsAnHour(limit) => write!(f, "{limit} request units per hour"),
             Self::Concurrency(limit) => write!(f, "{limit} requests in flight"),
+            Self::Hours(hours) => write!(f, "the hours {hours}"),
         }
     }
 }
@@ -102,6 +108,9 @@ impl Limits {
     }
 
     fn enter(&self, limits: &Arc<BindingLimits>) -> Result<Admission, Exceeded> {
+        if let Some((hours, wait)) = limits.hours.and_then(|hours| Some((hours, hours.begin_in(self.clock.now())?))) {
+            return Err(Exceeded { binding: limits.clone(), limit: Limit::Hours(hours), retry_after: Some(wait) });
+        }
         let meter = self.meter(limits);
         match meter.enter() {
             Ok(place) => Ok(Admission { meter: Some(meter), _place: place }),

@@ -26,7 +26,10 @@ fn binding(written: &str) -> BindingLimits {
         written: written.into(),
         requests_per_second: None,
         request_units_per_second: None,
+        request_units_per_hour: None,
         concurrency: None,
+        rows: None,
+        hours: None,
     }
 }
 
@@ -36,6 +39,18 @@ fn requests(limit: u32) -> Arc<BindingLimits> {
 
 fn units(limit: u32) -> Arc<BindingLimits> {
     Arc::new(BindingLimits { request_units_per_second: NonZeroU32::new(limit), ..binding("u") })
+}
+
+#[test]
+fn the_units_of_an_hour_come_back_evenly() {
+    let limits = BindingLimits { request_units_per_hour: NonZeroU32::new(3600), ..binding("h") };
+    let (bench, limits) = (Bench::new(), Arc::new(limits));
+    bench.limits.enter(&limits).unwrap().charge(3600.0 + 9.0);
+    let exceeded = bench.limits.enter(&limits).unwrap_err();
+    let wait = Duration::from_millis(9_001);
+    assert_eq!((exceeded.limit, exceeded.retry_after), (Limit::RequestUnitsAnHour(3600), Some(wait)));
+    bench.wait(9_001);
+    bench.limits.enter(&limits).unwrap();
 }
 
 #[test]

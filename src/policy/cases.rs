@@ -1,7 +1,7 @@
 //! The tests of a policy: `*.test.yaml` beside it, each case a question and the answer it must get.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     path::Path,
 };
 
@@ -15,6 +15,7 @@ use crate::{
         MalformedName, MalformedPartitionKey, Operation, PartitionKey, Subject, UnknownOperation,
     },
     diagnostic::{self, Diagnostic, Severity, Source},
+    mask::Mask,
 };
 
 #[derive(Deserialize)]
@@ -32,6 +33,8 @@ struct Case {
     then: Then,
     #[serde(default)]
     because: Vec<String>,
+    /// What is masked of the answer, and nothing else is.
+    masked: Option<Vec<String>>,
 }
 
 /// A case of which only the question matters.
@@ -46,6 +49,8 @@ struct Ask {
     _then: Option<Then>,
     #[serde(rename = "because", default)]
     _because: Vec<String>,
+    #[serde(rename = "masked")]
+    _masked: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
@@ -256,7 +261,7 @@ pub fn run_cases(set: &PolicySet, directory: &Path) -> Result<TestReport, Vec<Di
 
 fn with_mend_of_a_case(mut finding: Diagnostic) -> Diagnostic {
     finding.mend.get_or_insert_with(|| {
-        "write cases: [{name, given: {issuer, claims}, when: {operation, container}, then: allow|deny, because: [name]}]".to_owned()
+        "write cases: [{name, given: {issuer, claims}, when: {operation, container}, then: allow|deny, because: [name], masked: [pointer]}]".to_owned()
     });
     finding
 }
@@ -270,12 +275,27 @@ impl Case {
         let problem = if answer != self.then {
             Some(format!("expected {}, got {}", self.then.as_str(), answer.as_str()))
         } else if missing.is_empty() {
-            None
+            self.unmasked(decision)
         } else {
             let deciding = if deciding.is_empty() { "no clause".to_owned() } else { deciding.join(", ") };
             Some(format!("expected {} to decide, and {deciding} did", missing.join(", ")))
         };
         CaseResult { name: self.name.clone(), place, passed: problem.is_none(), decision: decision.sentence(), problem }
+    }
+
+    /// What is masked otherwise than the case says.
+    fn unmasked(&self, decision: &Decision) -> Option<String> {
+        let mask = match decision {
+            Decision::Allow(permit) => permit.mask(),
+            Decision::Deny(_) | Decision::Ambiguous(_) => None,
+        };
+        let masked: BTreeSet<String> = mask.into_iter().flat_map(Mask::pointers).map(ToString::to_string).collect();
+        let expected: BTreeSet<String> = self.masked.as_ref()?.iter().cloned().collect();
+        let list = |pointers: &BTreeSet<String>| match pointers.len() {
+            0 => "nothing".to_owned(),
+            _ => pointers.iter().cloned().collect::<Vec<_>>().join(", "),
+        };
+        (masked != expected).then(|| format!("expected {} to be masked, and {} is", list(&expected), list(&masked)))
     }
 }
 
@@ -334,6 +354,23 @@ mod tests {
         assert_eq!((report.passed, report.failed), (3, 3));
         assert_eq!(report.cases[4].problem.as_deref(), Some("expected other to decide, and no did"));
         assert_eq!((report.coverage, report.uncovered.as_slice()), (66.7, ["r (p.yaml:1)".to_owned()].as_slice()));
+    }
+
+    #[test]
+    fn a_case_may_say_what_is_masked() {
+        let policy = "roles: { r: { grants: [{ container: a/b, operations: [query], mask: [/x, { partial: /y }] }] } }\n\
+                      bindings: [{ role: r, workloads: [{ issuer: i }] }]\n";
+        let set = super::super::findings::build(&[("p.yaml", policy)], None).unwrap();
+        let problem = |masked: &str| {
+            let directory = tempfile::tempdir().unwrap();
+            let text = format!("cases:\n{}", case("query", &format!("then: allow{masked}")));
+            fs::write(directory.path().join("p.test.yaml"), text).unwrap();
+            run_cases(&set, directory.path()).unwrap().cases[0].problem.clone()
+        };
+        assert_eq!(problem(""), None);
+        assert_eq!(problem(", masked: [/y, /x]"), None);
+        assert_eq!(problem(", masked: [/x]").as_deref(), Some("expected /x to be masked, and /x, /y is"));
+        assert_eq!(problem(", masked: []").as_deref(), Some("expected nothing to be masked, and /x, /y is"));
     }
 
     #[test]

@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{
     KnownIssuer,
-    decision::{BindingLimits, Clause, ClauseKind},
-    document::{self, Document, LARGEST_LIMIT, operation_words},
+    decision::{BindingLimits, Clause, ClauseKind, Hours},
+    document::{self, Document, LARGEST_LIMIT, MOST_POINTERS, operation_words},
     glob::{ContainerPattern, Glob},
     inclusion::{self, Grants, Role},
     model::{Binding, Deny, Grant, Operations},
@@ -21,7 +21,13 @@ use super::{
 use crate::{
     access::{IssuerName, MalformedName, Operation},
     diagnostic::{Diagnostic, Places, Severity, Source},
+    mask::{Mask, Pointer, Show},
 };
+
+/// Rows that an agent gets at once, unless its binding says otherwise.
+const AGENT_ROWS: u32 = 100;
+/// Request units that an agent may use in an hour, unless its binding says otherwise.
+const AGENT_REQUEST_UNITS: u32 = 10_000;
 
 /// Claims that a workload of anyone can show on a shared issuer (GitHub's, and those of every token): they pin no owner.
 const PINS_NO_OWNER: [&str; 29] = [
@@ -145,12 +151,6 @@ impl Check<'_> {
         format!("{}:{}", self.file.name, self.file.places.of(path).line)
     }
 
-    fn not_built(&mut self, key: &str, written: bool, path: &str, mend: &str) {
-        if written {
-            self.error(&format!("{path}/{key}"), format!("`{key}` is not built yet, so it would not be obeyed"), mend);
-        }
-    }
-
     fn not_empty<T>(&mut self, items: &[T], path: &str, mend: &str) {
         if items.is_empty() {
             self.error(path, "an empty list means nothing", mend);
@@ -173,17 +173,47 @@ impl Check<'_> {
     }
 
     fn grant(&mut self, role: &str, index: usize, written: &document::Grant, path: &str) -> Option<Grant> {
-        self.not_built("mask", written.mask.is_some(), path, "remove it, and grant only what may be seen whole");
         let container = self.container(&written.container, path);
         let partition = self.partition(written.partition_key.as_deref(), path);
         let operations = self.operations(&written.operations, path);
+        let named = written.operations.iter().filter_map(|word| word.parse::<Operation>().ok()).collect();
+        let mask = written.mask.as_ref().and_then(|mask| self.mask(mask, &format!("{path}/mask")));
         let idempotent = written.idempotency == document::Idempotency::On;
         if idempotent && !operations.iter().any(Operation::can_be_idempotent) {
             let mend = "grant an item write or `batch` here, or remove `idempotency`";
             self.error(&format!("{path}/idempotency"), "nothing that this grants could be done twice", mend);
         }
         let clause = self.clause(ClauseKind::Grant, role, index, path);
-        Some(Grant { clause, container: container?, partition: partition?, operations, idempotent })
+        Some(Grant { clause, container: container?, partition: partition?, operations, named, idempotent, mask })
+    }
+
+    fn mask(&mut self, written: &[Value], path: &str) -> Option<Mask> {
+        self.not_empty(written, path, "name a member, or remove `mask`");
+        if written.len() > MOST_POINTERS {
+            let mend = "mask what holds them instead";
+            self.error(path, format!("a mask has at most {MOST_POINTERS} pointers"), mend);
+        }
+        let pointers: Vec<Pointer> =
+            written.iter().enumerate().filter_map(|(i, entry)| self.pointer(entry, &format!("{path}/{i}"))).collect();
+        Mask::new(pointers)
+    }
+
+    fn pointer(&mut self, written: &Value, path: &str) -> Option<Pointer> {
+        const MEND: &str = "write a JSON pointer such as /card/number, or { redact: POINTER }, or { partial: POINTER }";
+        let single = written.as_object().filter(|members| members.len() == 1).and_then(|members| members.iter().next());
+        let (text, show) = match (written, single.map(|(how, text)| (how.as_str(), text))) {
+            (Value::String(text), _) | (_, Some(("redact", Value::String(text)))) => (text, Show::Nothing),
+            (_, Some(("partial", Value::String(text)))) => (text, Show::End),
+            _ => {
+                self.error(path, "this says neither what is masked nor how", MEND);
+                return None;
+            }
+        };
+        let pointer = Pointer::parse(text, show);
+        if let Err(error) = &pointer {
+            self.error(path, format!("`{text}` cannot be masked: {error}"), MEND);
+        }
+        pointer.ok()
     }
 
     fn deny(&mut self, written: &document::Deny, path: &str) -> Option<Deny> {
@@ -208,7 +238,6 @@ impl Check<'_> {
     }
 
     fn binding(&mut self, written: &document::Binding, path: &str, roles: &Grants) -> Option<Binding> {
-        self.not_built("agent", written.agent.is_some(), path, "remove it");
         let workloads = format!("{path}/workloads");
         self.not_empty(&written.workloads, &workloads, "list who holds the role, or remove the binding");
         let mut holders = Vec::new();
@@ -227,8 +256,29 @@ impl Check<'_> {
             self.error(&format!("{path}/role"), format!("there is no role `{}`", written.role), mend);
         }
         let limits = written.limits.as_ref().map(|limits| self.limits(limits, &written.role, &holders, path));
-        let place = self.place_of(path).into();
-        Some(Binding { grants: grants?, holders, place, limits: limits.map(Arc::new) })
+        let place: Arc<str> = self.place_of(path).into();
+        let mut binding = Binding { grants: grants?, holders, place, limits: limits.map(Arc::new) };
+        if written.agent {
+            self.bind_agent(&mut binding, &written.role, path);
+        }
+        Some(binding)
+    }
+
+    /// An agent gets a part of the role, and bounds on what it may take.
+    fn bind_agent(&mut self, binding: &mut Binding, role: &str, path: &str) {
+        binding.grants = binding.grants.iter().filter_map(|grant| grant.of_agent().map(Arc::new)).collect();
+        if binding.grants.is_empty() {
+            let mend = "grant what it may read, or name what it may write by its own word, such as items/patch";
+            self.error(&format!("{path}/agent"), format!("`{role}` has nothing for an agent"), mend);
+        }
+        let written = format!("{role} {:?} agent", binding.holders);
+        let none = || BindingLimits::none(role, &binding.place, &written);
+        let limits = binding.limits.as_deref().cloned().unwrap_or_else(none);
+        binding.limits = Some(Arc::new(BindingLimits {
+            rows: limits.rows.or(NonZeroU32::new(AGENT_ROWS)),
+            request_units_per_hour: limits.request_units_per_hour.or(NonZeroU32::new(AGENT_REQUEST_UNITS)),
+            ..limits
+        }));
     }
 
     fn limits(
@@ -238,20 +288,45 @@ impl Check<'_> {
         holders: &[Arc<Selector>],
         path: &str,
     ) -> BindingLimits {
-        let document::Limits { requests_per_second, request_units_per_second, concurrency } = written;
-        if requests_per_second.or(*request_units_per_second).or(*concurrency).is_none() {
-            let mend = "name one of requests_per_second, request_units_per_second and concurrency, or remove `limits`";
+        let document::Limits { requests_per_second, request_units_per_second, concurrency, .. } = written;
+        let document::Limits { request_units_per_hour, rows, hours, .. } = written;
+        let numbers = [requests_per_second, request_units_per_second, request_units_per_hour, concurrency, rows];
+        if numbers.iter().all(|number| number.is_none()) && hours.is_none() {
+            let mend = "name one of requests_per_second, request_units_per_second, request_units_per_hour, concurrency, rows and \
+                        hours, or remove `limits`";
             self.error(&format!("{path}/limits"), "limits without a number limit nothing", mend);
         }
-        let mut amount = |key: &str, written: Option<f64>| self.amount(&format!("{path}/limits/{key}"), written?);
+        let hours = hours.as_ref().and_then(|hours| self.hours(hours, &format!("{path}/limits/hours")));
+        let mut amount = |key: &str, written: &Option<f64>| self.amount(&format!("{path}/limits/{key}"), (*written)?);
         BindingLimits {
-            requests_per_second: amount("requests_per_second", *requests_per_second),
-            request_units_per_second: amount("request_units_per_second", *request_units_per_second),
-            concurrency: amount("concurrency", *concurrency),
+            requests_per_second: amount("requests_per_second", requests_per_second),
+            request_units_per_second: amount("request_units_per_second", request_units_per_second),
+            request_units_per_hour: amount("request_units_per_hour", request_units_per_hour),
+            concurrency: amount("concurrency", concurrency),
+            rows: amount("rows", rows),
+            hours,
             role: role.into(),
             place: self.place_of(path).into(),
             written: format!("{role} {holders:?}").into(),
         }
+    }
+
+    fn hours(&mut self, written: &document::Hours, path: &str) -> Option<Hours> {
+        let document::Hours { from, until, days } = written;
+        if let Some(days) = days {
+            self.not_empty(days, &format!("{path}/days"), "name a day, or remove `days` for all of them");
+        }
+        let days = days.iter().flatten().fold(0, |days, day| days | (1 << *day as u8));
+        let hours = minute(from).zip(minute(until)).filter(|(from, until)| from < until);
+        if hours.is_none() {
+            let mend = "write two times of one day (UTC) as `\"08:00\"`; for a night, two bindings";
+            self.error(path, format!("`{from}` until `{until}` is no part of a day"), mend);
+        }
+        hours.map(|(from, until)| Hours {
+            from,
+            until,
+            days: if written.days.is_some() { days } else { Hours::EVERY_DAY },
+        })
     }
 
     fn amount(&mut self, path: &str, written: f64) -> Option<NonZeroU32> {
@@ -270,7 +345,6 @@ impl Check<'_> {
     }
 
     fn workload(&mut self, written: &document::Workload, path: &str) -> Selector {
-        self.not_built("agent", written.agent.is_some(), path, "remove it");
         self.known_issuer(&written.issuer, path);
         let claims_path = format!("{path}/claims");
         if written.claims.as_ref().is_some_and(BTreeMap::is_empty) {
@@ -417,6 +491,15 @@ impl Check<'_> {
     }
 }
 
+/// The minute of the day: `08:30`, up to `24:00`.
+fn minute(text: &str) -> Option<u16> {
+    let (hour, minute) = text.split_once(':').filter(|(hour, minute)| hour.len() == 2 && minute.len() == 2)?;
+    let digits =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse::<u16>().ok()).flatten();
+    let (hour, minute) = (digits(hour)?, digits(minute)?);
+    (minute < 60 && hour * 60 + minute <= Hours::DAY).then_some(hour * 60 + minute)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::findings::build;
@@ -459,11 +542,87 @@ deny:
     }
 
     #[test]
-    fn what_is_not_built_is_the_only_thing_wrong_with_the_whole_language() {
-        assert_eq!(errors(EXAMPLE), ["13:15: `mask` is not built yet, so it would not be obeyed"]);
-        assert_eq!(errors(&EXAMPLE.replace("        mask: [/card/number]\n", "")), Vec::<String>::new());
-        let text = EXAMPLE.replacen("    workloads:\n", "    agent: true\n    workloads:\n", 1);
-        assert!(errors(&text).iter().any(|error| error.contains("`agent` is not built yet")), "{text}");
+    fn the_whole_language_is_understood() {
+        assert_eq!(errors(EXAMPLE), Vec::<String>::new());
+        let agent = EXAMPLE.replacen("    workloads:\n", "    agent: true\n    workloads:\n", 1);
+        assert_eq!(errors(&agent), Vec::<String>::new());
+        let elsewhere =
+            EXAMPLE.replacen("      - issuer: cognito\n", "      - issuer: cognito\n        agent: true\n", 1);
+        assert!(errors(&elsewhere)[0].contains("agent"), "a binding is an agent's, not a workload");
+    }
+
+    #[test]
+    fn a_mask_says_what_and_how() {
+        let with = |mask: &str| errors(&EXAMPLE.replace("[/card/number]", mask));
+        for good in ["[/a, { redact: /b }, { partial: /c/d }]", "[/lines/*/price]", "[/a, /a]"] {
+            assert_eq!(with(good), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "[]",
+            "[card]",
+            "[/id]",
+            "[/*]",
+            "[/_etag]",
+            "['']",
+            "[1]",
+            "[{ hide: /a }]",
+            "[{ redact: /a, partial: /b }]",
+            "[{ partial: 1 }]",
+            "[/a~2]",
+        ] {
+            let errors = with(bad);
+            assert!(errors.len() == 1 && errors[0].starts_with("13:"), "{bad}: {errors:?}");
+        }
+        assert_eq!(with(&format!("[{}]", vec!["/a"; 101].join(", "))).len(), 1);
+    }
+
+    #[test]
+    fn hours_are_a_part_of_a_day() {
+        let with = |hours: &str| errors(&EXAMPLE.replace("concurrency: 32", &format!("hours: {{ {hours} }}")));
+        for good in ["from: '08:00', until: '18:00'", "from: '00:00', until: '24:00', days: [mon, sun]"] {
+            assert_eq!(with(good), Vec::<String>::new(), "{good}");
+        }
+        for bad in [
+            "from: '18:00', until: '08:00'",
+            "from: '8:00', until: '18:00'",
+            "from: '08:00', until: '24:01'",
+            "from: '08:60', until: '18:00'",
+            "from: '+8:00', until: '18:00'",
+            "from: '08:00', until: '18:00', days: []",
+            "from: '08:00', until: '18:00', days: [monday]",
+            "from: '08:00'",
+        ] {
+            assert_eq!(with(bad).len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_agent_gets_what_reads_and_what_is_named() {
+        let agent = |operations: &str| {
+            let text = format!(
+                "roles: {{ r: {{ grants: [{{ container: d/c, operations: {operations} }}] }} }}\n\
+                 bindings: [{{ role: r, agent: true, workloads: [{{ issuer: i }}] }}]\n"
+            );
+            let set = build(&[("p.yaml", &text)], None)?;
+            let held = set.entitlements().iter().flat_map(|held| held.grant.operations.iter());
+            let limits = set.entitlements()[0].limits.clone().unwrap();
+            assert_eq!((limits.rows.unwrap().get(), limits.request_units_per_hour.unwrap().get()), (100, 10_000));
+            Ok::<_, Vec<crate::diagnostic::Diagnostic>>(held.map(|operation| operation.as_str()).collect::<Vec<_>>())
+        };
+        assert_eq!(agent("['*']").unwrap(), ["items/read", "query", "feed"]);
+        assert_eq!(agent("['items/*']").unwrap(), ["items/read"]);
+        assert_eq!(agent("['items/*', items/patch, batch]").unwrap(), ["items/read", "items/patch", "batch"]);
+        assert_eq!(agent("[items/create]").unwrap(), ["items/create"]);
+        assert!(agent("[execute]").is_ok());
+        let nothing = build(
+            &[(
+                "p.yaml",
+                "roles: { r: { include: [s] }, s: { grants: [{ container: d/c, operations: ['*'] }] } }\nbindings: [{ role: r, agent: true, limits: { rows: 5 }, workloads: [{ issuer: i }] }]\n",
+            )],
+            None,
+        );
+        let limits = nothing.unwrap().entitlements()[0].limits.clone().unwrap();
+        assert_eq!((limits.rows.unwrap().get(), limits.request_units_per_hour.unwrap().get()), (5, 10_000));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! 1. Of the grants that cover the request for this caller, the narrowest decides.
 //! 2. It says under which partition key the request runs: the one named, or the one the grant fixes.
 //! 3. Any deny that may be about the request under that key refuses it, whatever the grant says.
+//! 4. What any grant masks that the caller holds there, and that is as narrow as the deciding one, is masked: so the order of grants
+//!    shows nobody more, and neither does the echo of a write under another of them.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -12,7 +14,10 @@ use super::{
     model::{Deny, Entitlement, Grant, PolicySet},
     selector::Match,
 };
-use crate::access::{AccessRequest, Action, Operation, PartitionKey};
+use crate::{
+    access::{AccessRequest, Action, Operation, PartitionKey},
+    mask::Mask,
+};
 
 /// Whether the policy allows the request.
 pub fn decide(set: &PolicySet, request: &AccessRequest<'_>) -> Decision {
@@ -50,6 +55,7 @@ pub fn decide_batch(
             Decision::Allow(inner) => {
                 clauses.extend(inner.clauses.iter().cloned());
                 permit.idempotent |= inner.idempotent;
+                permit.mask = either(permit.mask, inner.mask.as_ref());
                 // The operation was allowed under the key its grant fixes, so that is where the batch must run.
                 if partition_key.is_none() {
                     permit.partition_key = inner.partition_key;
@@ -85,15 +91,33 @@ fn decide_operation(set: &PolicySet, request: &AccessRequest<'_>, operation: Ope
         Verdict::NotGranted => refuse(set, [], explain::not_granted(set, request), false),
         Verdict::PrefixOnly => refuse(set, [], explain::prefix_only(request), true),
         Verdict::Granted { keys, .. } if keys.len() > 1 => Decision::Ambiguous(keys),
-        Verdict::Granted { by, keys } => Decision::Allow(permit(set, request, by, keys.first(), key)),
+        Verdict::Granted { by, mask: Some(mask), .. } if writes_whole(operation) => {
+            refuse(set, [by.grant.clause.clone()], explain::masked(request, by, &mask), false)
+        }
+        Verdict::Granted { by, keys, mask } => {
+            Decision::Allow(Permit { mask, ..permit(set, request, by, keys.first(), key) })
+        }
+    }
+}
+
+/// Whether an operation would overwrite what its caller cannot see; or, as a stored procedure could, show or change anything.
+fn writes_whole(operation: Operation) -> bool {
+    matches!(operation, Operation::ItemsUpsert | Operation::ItemsReplace | Operation::Execute)
+}
+
+/// What is masked by either.
+fn either(one: Option<Mask>, other: Option<&Mask>) -> Option<Mask> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.union(other)),
+        (one, other) => one.or_else(|| other.cloned()),
     }
 }
 
 /// What the grants say before any deny.
 enum Verdict<'s> {
     /// The narrowest grant, and the grant's own partition key for this caller: none for the whole container, several only when
-    /// the request names no key.
-    Granted { by: &'s Entitlement, keys: Vec<PartitionKey> },
+    /// the request names no key; and what grants as narrow as it mask.
+    Granted { by: &'s Entitlement, keys: Vec<PartitionKey>, mask: Option<Mask> },
     /// Granted only on a prefix of the key that a query or feed names.
     PrefixOnly,
     /// No grant covers it.
@@ -132,24 +156,30 @@ pub(super) fn reach(grant: &Grant, request: &AccessRequest<'_>, operation: Opera
 
 fn narrowest<'s>(set: &'s PolicySet, request: &AccessRequest<'_>, operation: Operation) -> Verdict<'s> {
     let mut best: Option<(&Entitlement, Vec<PartitionKey>)> = None;
+    let mut masks: Vec<(&Grant, &Mask)> = Vec::new();
     let mut prefix_only = false;
     for entitlement in set.entitlements_on(request) {
         let grant = &*entitlement.grant;
         if best.as_ref().is_some_and(|(best, _)| grant.breadth() > best.grant.breadth()) {
             break;
         }
-        if !grant.operations.contains(operation) || !is_held(entitlement, request) {
+        let covers = grant.operations.contains(operation);
+        if (!covers && grant.mask.is_none()) || !is_held(entitlement, request) {
             continue;
         }
         let keys = match reach(grant, request, operation) {
             Reach::Outside => continue,
             Reach::PrefixOnly => {
-                prefix_only = true;
+                prefix_only |= covers;
                 continue;
             }
             Reach::Container => Vec::new(),
             Reach::Partitions(keys) => keys,
         };
+        masks.extend(grant.mask.as_ref().map(|mask| (grant, mask)));
+        if !covers {
+            continue;
+        }
         match &mut best {
             // Equally narrow grants that fix different keys leave the choice to the caller, not to the order of the files.
             Some((_, fixed)) => {
@@ -159,7 +189,11 @@ fn narrowest<'s>(set: &'s PolicySet, request: &AccessRequest<'_>, operation: Ope
         }
     }
     match best {
-        Some((by, keys)) => Verdict::Granted { by, keys },
+        Some((by, keys)) => {
+            let as_narrow = masks.iter().filter(|(grant, _)| grant.breadth() == by.grant.breadth());
+            let mask = as_narrow.fold(None, |all, (_, mask)| either(all, Some(*mask)));
+            Verdict::Granted { by, keys, mask }
+        }
         None if prefix_only => Verdict::PrefixOnly,
         None => Verdict::NotGranted,
     }
@@ -246,6 +280,7 @@ fn permit(
         binding: by.binding.clone(),
         limits: by.limits.clone(),
         idempotent: by.grant.idempotent,
+        mask: by.grant.mask.clone(),
     }
 }
 

@@ -6,9 +6,14 @@ use std::{
     hash::{Hash, Hasher},
     num::NonZeroU32,
     sync::Arc,
+    time::Duration,
 };
 
-use crate::access::{Action, ContainerName, PartitionKey, PermissionMode, Subject};
+use crate::{
+    access::{Action, ContainerName, PartitionKey, PermissionMode, Subject},
+    clock::Timestamp,
+    mask::Mask,
+};
 
 /// What policy says to an access request.
 #[derive(Clone, Debug)]
@@ -66,6 +71,7 @@ pub struct Permit {
     pub(super) binding: Arc<str>,
     pub(super) limits: Option<Arc<BindingLimits>>,
     pub(super) idempotent: bool,
+    pub(super) mask: Option<Mask>,
 }
 
 impl Permit {
@@ -129,15 +135,31 @@ impl Permit {
         self.idempotent
     }
 
+    /// What of an item is covered in every answer. In a batch it is what the permit of any operation inside covers.
+    pub fn mask(&self) -> Option<&Mask> {
+        self.mask.as_ref()
+    }
+
+    /// How many rows an answer may have, where the binding says so.
+    pub fn rows(&self) -> Option<NonZeroU32> {
+        self.limits.as_ref()?.rows
+    }
+
     /// The permit in one sentence.
     pub fn sentence(&self) -> String {
         let names: Vec<_> = self.clauses.iter().map(|clause| &*clause.name).collect();
         let names = names.join(", ");
         let (subject, action, container) = (&self.subject, self.action, &self.scope.container);
         let once = if self.is_idempotent() { ", once for each idempotency key" } else { "" };
+        let masked = self.mask.as_ref().map_or_else(String::new, |mask| {
+            let pointers: Vec<_> = mask.pointers().iter().map(ToString::to_string).collect();
+            format!(", with {} masked", pointers.join(", "))
+        });
         match &self.partition_key {
-            Some(key) => format!("{names} grants {action} on {container} in partition {key} to {subject}{once}."),
-            None => format!("{names} grants {action} on {container} to {subject}{once}."),
+            Some(key) => {
+                format!("{names} grants {action} on {container} in partition {key} to {subject}{once}{masked}.")
+            }
+            None => format!("{names} grants {action} on {container} to {subject}{once}{masked}."),
         }
     }
 }
@@ -156,13 +178,76 @@ pub struct BindingLimits {
     pub requests_per_second: Option<NonZeroU32>,
     /// Request units, as Cosmos charges them, in a second.
     pub request_units_per_second: Option<NonZeroU32>,
+    /// Request units in an hour.
+    pub request_units_per_hour: Option<NonZeroU32>,
     /// Requests in flight.
     pub concurrency: Option<NonZeroU32>,
+    /// Rows in one answer.
+    pub rows: Option<NonZeroU32>,
+    /// When something may be asked for at all.
+    pub hours: Option<Hours>,
 }
 
 impl BindingLimits {
-    fn identity(&self) -> (&str, [Option<NonZeroU32>; 3]) {
-        (&self.written, [self.requests_per_second, self.request_units_per_second, self.concurrency])
+    /// Limits of a binding that limit nothing.
+    pub(super) fn none(role: &str, place: &Arc<str>, written: &str) -> Self {
+        Self {
+            role: role.into(),
+            place: place.clone(),
+            written: written.into(),
+            requests_per_second: None,
+            request_units_per_second: None,
+            request_units_per_hour: None,
+            concurrency: None,
+            rows: None,
+            hours: None,
+        }
+    }
+
+    fn identity(&self) -> (&str, [Option<NonZeroU32>; 5], Option<Hours>) {
+        let Self { requests_per_second, request_units_per_second, request_units_per_hour, concurrency, rows, .. } =
+            *self;
+        let numbers = [requests_per_second, request_units_per_second, request_units_per_hour, concurrency, rows];
+        (&self.written, numbers, self.hours)
+    }
+}
+
+/// A part of the day, in UTC, on some days of the week.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Hours {
+    /// The first minute of the day.
+    pub(super) from: u16,
+    /// The first minute after it.
+    pub(super) until: u16,
+    /// One bit for each day, Monday the lowest.
+    pub(super) days: u8,
+}
+
+impl Hours {
+    pub(super) const EVERY_DAY: u8 = 0b111_1111;
+    /// Minutes of a day.
+    pub(super) const DAY: u16 = 24 * 60;
+
+    /// How long until it begins; `None` while it lasts.
+    pub fn begin_in(&self, now: Timestamp) -> Option<Duration> {
+        const MINUTE: i64 = 60_000;
+        let day = i64::from(Self::DAY) * MINUTE;
+        let (today, time) = (now.as_millis().div_euclid(day), now.as_millis().rem_euclid(day));
+        let (from, until) = (i64::from(self.from) * MINUTE, i64::from(self.until) * MINUTE);
+        // The first of January 1970 was a Thursday.
+        let is_on = |days: i64| (self.days >> (today + days + 3).rem_euclid(7)) & 1 == 1;
+        if is_on(0) && (from..until).contains(&time) {
+            return None;
+        }
+        let begins = (0..=7).filter(|days| is_on(*days)).map(|days| days * day + from - time).find(|wait| *wait > 0);
+        Some(Duration::from_millis(begins.and_then(|wait| u64::try_from(wait).ok()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl fmt::Display for Hours {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [from, until] = [self.from, self.until].map(|minute| format!("{:02}:{:02}", minute / 60, minute % 60));
+        write!(f, "{from} until {until} UTC")
     }
 }
 
@@ -196,7 +281,7 @@ pub struct Scope {
 pub struct Reasons {
     /// `policy.prefix_query` instead of `policy.denied`: a query or feed under a grant on a prefix of a hierarchical key.
     pub prefix_query: bool,
-    /// The denies that hit; empty when nothing granted.
+    /// The denies that hit, or the grant whose mask stands in the way; empty when nothing granted.
     pub clauses: Arc<[Clause]>,
     /// One sentence for a person; safe to show to the caller.
     pub sentence: String,
@@ -275,6 +360,30 @@ impl Permit {
             binding: "test.yaml:1".into(),
             limits: None,
             idempotent: false,
+            mask: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_begin_on_their_days() {
+        const MINUTE: i64 = 60;
+        // Monday to Friday, 08:00 until 18:00.
+        let hours = Hours { from: 8 * 60, until: 18 * 60, days: 0b1_1111 };
+        // Thursday, the first of January 1970, and the days after it.
+        let wait = |day: i64, minute: i64| {
+            let now = Timestamp::from_secs((day * 24 * 60 + minute) * MINUTE);
+            hours.begin_in(now).map(|wait| wait.as_secs() / 60)
+        };
+        assert_eq!((wait(0, 8 * 60), wait(0, 18 * 60 - 1)), (None, None));
+        assert_eq!((wait(0, 8 * 60 - 1), wait(0, 18 * 60)), (Some(1), Some(14 * 60)));
+        assert_eq!((wait(1, 19 * 60), wait(2, 0), wait(3, 12 * 60)), (Some(61 * 60), Some(56 * 60), Some(20 * 60)));
+        assert_eq!(hours.to_string(), "08:00 until 18:00 UTC");
+        let always = Hours { from: 0, until: Hours::DAY, days: Hours::EVERY_DAY };
+        assert_eq!(always.begin_in(Timestamp::from_secs(86_399)), None);
     }
 }

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Config, Decision, PolicySet,
+    Config, Decision, Permit, PolicySet,
     decide::{decide, is_held},
     decision::Revision,
     hypothesis::{Caller, KeyClaims, callers, describe},
@@ -27,6 +27,7 @@ use super::{
 use crate::{
     access::{Action, ContainerName, KeyComponent, Operation, PartitionKey},
     diagnostic::Diagnostic,
+    mask::Mask,
 };
 
 /// The partition of a change: one that no clause names.
@@ -54,6 +55,19 @@ pub struct Change {
     pub partition: String,
     /// The operation.
     pub operation: &'static str,
+    /// The masked member that only one side shows; `None` where it is the operation itself that one side has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub member: Option<String>,
+}
+
+impl Change {
+    /// What it is that one side has: `items/read`, or `items/read of /card/number`.
+    pub fn what(&self) -> String {
+        match &self.member {
+            Some(member) => format!("{} of {member}", self.operation),
+            None => self.operation.to_owned(),
+        }
+    }
 }
 
 /// Compares two policies.
@@ -105,19 +119,24 @@ impl<'a> Questions<'a> {
         for (container, name) in &self.containers {
             for operation in self.held(caller, name).iter() {
                 for (partition, key) in &partitions {
-                    let [before, after] =
-                        [self.base, self.head].map(|set| allows(set, caller, operation, name, key.as_ref()));
-                    let changes = match (before, after) {
-                        (false, true) => &mut difference.gains,
-                        (true, false) => &mut difference.losses,
-                        _ => continue,
-                    };
-                    changes.insert(Change {
+                    let change = |member| Change {
                         workload: workload.to_owned(),
                         container: container.clone(),
                         partition: partition.clone(),
                         operation: operation.as_str(),
-                    });
+                        member,
+                    };
+                    let [before, after] =
+                        [self.base, self.head].map(|set| allowed(set, caller, operation, name, key.as_ref()));
+                    match (before, after) {
+                        (None, Some(_)) => drop(difference.gains.insert(change(None))),
+                        (Some(_), None) => drop(difference.losses.insert(change(None))),
+                        (Some(before), Some(after)) => {
+                            difference.gains.extend(shown(&before, &after).map(|member| change(Some(member))));
+                            difference.losses.extend(shown(&after, &before).map(|member| change(Some(member))));
+                        }
+                        (None, None) => {}
+                    }
                 }
             }
         }
@@ -146,17 +165,23 @@ fn drop_what_follows(changes: &mut BTreeSet<Change>) {
 
 /// A request without a key counts as allowed when it runs over the whole container: where a key is filled in, the question with
 /// that key has told the rest.
-fn allows(
+fn allowed(
     set: &PolicySet,
     caller: &Caller,
     operation: Operation,
     container: &ContainerName,
     key: Option<&PartitionKey>,
-) -> bool {
+) -> Option<Permit> {
     match decide(set, &caller.asks(Action::Operation(operation), container, key)) {
-        Decision::Allow(permit) => key.is_some() || permit.partition_key().is_none(),
-        Decision::Deny(_) | Decision::Ambiguous(_) => false,
+        Decision::Allow(permit) => (key.is_some() || permit.partition_key().is_none()).then_some(permit),
+        Decision::Deny(_) | Decision::Ambiguous(_) => None,
     }
+}
+
+/// What `by` shows of that which `masking` masks.
+fn shown(masking: &Permit, by: &Permit) -> impl Iterator<Item = String> {
+    let pointers = masking.mask().into_iter().flat_map(Mask::pointers);
+    pointers.filter(|pointer| !by.mask().is_some_and(|mask| mask.hides(pointer))).map(ToString::to_string)
 }
 
 fn all_callers(base: &PolicySet, head: &PolicySet) -> Vec<(String, Caller)> {
@@ -318,10 +343,7 @@ mod tests {
     }
 
     fn lines(changes: &BTreeSet<Change>) -> Vec<String> {
-        changes
-            .iter()
-            .map(|c| format!("{} | {} | {} | {}", c.workload, c.container, c.partition, c.operation))
-            .collect()
+        changes.iter().map(|c| format!("{} | {} | {} | {}", c.workload, c.container, c.partition, c.what())).collect()
     }
 
     const READ: &str = "operations: [items/read]";
@@ -374,6 +396,42 @@ mod tests {
             let difference = diff(narrow, wide);
             assert!(difference.widens() && difference.losses.is_empty(), "{i}: {difference:#?}");
         }
+    }
+
+    #[test]
+    fn a_mask_that_is_removed_or_narrowed_widens() {
+        let masked = |mask: &str| policy(&format!("{READ}, mask: [{mask}]"), CLIENT, "");
+        let narrow_and_wide = [
+            ("/card", None, "/card"),
+            ("/card", Some("/card/number"), "/card"),
+            ("/card, /email", Some("/email"), "/card"),
+            ("/iban", Some("{ partial: /iban }"), "/iban"),
+            ("{ partial: /iban }", None, "/iban"),
+        ];
+        for (narrow, wide, member) in narrow_and_wide {
+            let wide = wide.map_or_else(|| policy(READ, CLIENT, ""), masked);
+            let there = diff(&masked(narrow), &wide);
+            let expected = format!(r#"i c="w" | d/c | the whole container | items/read of {member}"#);
+            assert!(there.widens() && lines(&there.gains).contains(&expected), "{narrow}: {there:#?}");
+            assert!(diff(&wide, &masked(narrow)).losses == there.gains, "{narrow}");
+        }
+        let same = diff(&masked("{ redact: /card }"), &masked("/card, /card/number"));
+        assert!(same == Difference::default(), "{same:#?}");
+    }
+
+    #[test]
+    fn an_agent_that_becomes_a_workload_gains_what_no_word_names() {
+        let bound = |agent: &str| {
+            let text = format!(
+                "roles: {{ r: {{ grants: [{{ container: d/c, operations: ['*', items/patch] }}] }} }}\n\
+                 bindings: [{{ role: r, {agent}workloads: [{{ issuer: i }}] }}]\n"
+            );
+            build(&[("p.yaml", &text)], None).unwrap()
+        };
+        let difference = diff(&bound("agent: true, "), &bound(""));
+        let gained: BTreeSet<_> = difference.gains.iter().map(Change::what).collect();
+        let words = ["batch", "execute", "items/create", "items/delete", "items/replace", "items/upsert"];
+        assert_eq!(gained, words.map(str::to_owned).into());
     }
 
     #[test]

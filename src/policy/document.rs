@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{self, IgnoredAny, SeqAccess, Visitor, value::SeqAccessDeserializer},
+    de::{self, SeqAccess, Visitor, value::SeqAccessDeserializer},
 };
 use serde_json::Value;
 
@@ -62,9 +62,12 @@ pub(super) struct Grant {
     /// execution, state, entered and item of the context). Stored procedures run outside of it. Default `off`.
     #[serde(default)]
     pub(super) idempotency: Idempotency,
+    /// What of an item is covered in every answer under this grant: JSON pointers, each by itself or under `redact` (nothing of it
+    /// is shown) or `partial` (the last four characters of a text of at least eight). Through an array a pointer leads to every
+    /// element. Under a mask whole items are not written, and queries and patches that could tell of what is masked are refused.
     #[serde(default)]
-    #[schemars(skip)]
-    pub(super) mask: Option<IgnoredAny>,
+    #[schemars(schema_with = "mask")]
+    pub(super) mask: Option<Vec<Value>>,
 }
 
 /// Whether a write is done once, however often it is sent.
@@ -88,15 +91,17 @@ pub(super) struct Binding {
     pub(super) description: Option<String>,
     /// The role's name.
     pub(super) role: String,
+    /// `true` for a copilot or another program that decides by itself what it asks for: of the role it gets what reads
+    /// (`items/read`, `query`, `feed`), and of what writes only the operations that a grant names by their own word, not those of
+    /// `items/*` or `*`. Unless `limits` says otherwise, it gets 100 rows at once and 10,000 request units an hour.
+    #[serde(default)]
+    pub(super) agent: bool,
     /// Who holds it: any workload that one of these entries describes.
     #[schemars(length(min = 1))]
     pub(super) workloads: Vec<Workload>,
     /// How much all of them together may ask for; beyond it they are told to come back later (429).
     #[serde(default)]
     pub(super) limits: Option<Limits>,
-    #[serde(default)]
-    #[schemars(skip)]
-    pub(super) agent: Option<IgnoredAny>,
 }
 
 /// How much all callers of a binding may ask for, together. What is left out is not limited.
@@ -112,11 +117,61 @@ pub(super) struct Limits {
     #[serde(default)]
     #[schemars(schema_with = "amount")]
     pub(super) request_units_per_second: Option<f64>,
+    /// Request units in an hour. They come back evenly, and what one request costs too much is paid for as those of a second are.
+    #[serde(default)]
+    #[schemars(schema_with = "amount")]
+    pub(super) request_units_per_hour: Option<f64>,
     /// Requests in flight.
     #[serde(default)]
     #[schemars(schema_with = "amount")]
     pub(super) concurrency: Option<f64>,
+    /// Rows in one answer to a query or feed; the rest comes with its continuation.
+    #[serde(default)]
+    #[schemars(schema_with = "amount")]
+    pub(super) rows: Option<f64>,
+    /// When something may be asked for at all.
+    #[serde(default)]
+    pub(super) hours: Option<Hours>,
 }
+
+/// A part of the day, in UTC.
+#[derive(Deserialize, JsonSchema, Debug)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Hours {
+    /// From when: `08:00`.
+    #[schemars(regex(pattern = "^([01][0-9]|2[0-3]):[0-5][0-9]$"))]
+    pub(super) from: String,
+    /// Until when, later on the same day: `18:00`, or `24:00` for its end.
+    #[schemars(regex(pattern = "^(([01][0-9]|2[0-3]):[0-5][0-9]|24:00)$"))]
+    pub(super) until: String,
+    /// On which days; every day unless written.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub(super) days: Option<Vec<Day>>,
+}
+
+/// A day of the week.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Debug)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Day {
+    /// Monday.
+    Mon,
+    /// Tuesday.
+    Tue,
+    /// Wednesday.
+    Wed,
+    /// Thursday.
+    Thu,
+    /// Friday.
+    Fri,
+    /// Saturday.
+    Sat,
+    /// Sunday.
+    Sun,
+}
+
+/// Most pointers of a mask.
+pub(super) const MOST_POINTERS: usize = 100;
 
 /// The largest number that a limit may have.
 pub(super) const LARGEST_LIMIT: u32 = 1_000_000;
@@ -144,9 +199,6 @@ pub(super) struct Workload {
     /// `proven` (the issuer determined it). Where neither `state_machines` nor `states` is written, it is demanded of the execution.
     #[serde(default)]
     pub(super) assurance: Option<Assurance>,
-    #[serde(default)]
-    #[schemars(skip)]
-    pub(super) agent: Option<IgnoredAny>,
 }
 
 /// Something refused, whatever is granted.
@@ -232,6 +284,18 @@ pub(super) fn operation_words() -> Vec<&'static str> {
 
 fn amount(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "minimum": 1, "maximum": LARGEST_LIMIT })
+}
+
+fn mask(_: &mut SchemaGenerator) -> Schema {
+    let pointer = json_schema!({ "type": "string", "pattern": "^(/([^/~]|~[01])+)+$" });
+    let one = |how: &str| {
+        json_schema!({
+            "type": "object", "properties": { how: pointer }, "required": [how], "additionalProperties": false
+        })
+    };
+    json_schema!({
+        "type": "array", "items": { "anyOf": [pointer, one("redact"), one("partial")] }, "minItems": 1, "maxItems": MOST_POINTERS
+    })
 }
 
 fn operations(_: &mut SchemaGenerator) -> Schema {

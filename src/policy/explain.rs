@@ -11,7 +11,10 @@ use super::{
     model::{Deny, Entitlement, Grant, PolicySet},
     selector::{Match, Selector, usable_values},
 };
-use crate::access::{AccessRequest, Action, Operation, PartitionKey};
+use crate::{
+    access::{AccessRequest, Action, Operation, PartitionKey},
+    mask::{Mask, Show},
+};
 
 /// How many near misses are told.
 const MOST_MISSES: usize = 5;
@@ -72,6 +75,18 @@ pub(super) fn denied(request: &AccessRequest<'_>, denies: &[&Deny], confined: bo
         );
     }
     format!("{names} denies {action} on {container}.")
+}
+
+/// The sentence of a refusal to write what the caller sees in part.
+pub(super) fn masked(request: &AccessRequest<'_>, by: &Entitlement, mask: &Mask) -> String {
+    let pointers: Vec<_> = mask.pointers().iter().map(ToString::to_string).collect();
+    let (name, action, container, pointers) =
+        (&by.grant.clause.name, request.action, request.container, pointers.join(", "));
+    let instead = match request.action {
+        Action::Operation(Operation::Execute) => "a stored procedure could show or change it",
+        _ => "whoever does not see it would overwrite it: use items/patch",
+    };
+    format!("{name} grants {action} on {container}, but {pointers} is masked, and {instead}.")
 }
 
 /// The sentence of a refusal under a grant on a prefix.
@@ -206,6 +221,8 @@ impl Explanation {
             let key = |key: Option<&PartitionKey>| key.map(PartitionKey::to_json);
             members.insert("partition_key".into(), json!(key(permit.partition_key())));
             members.insert("idempotent".into(), permit.is_idempotent().into());
+            let masked = permit.mask().into_iter().flat_map(Mask::pointers).map(ToString::to_string);
+            members.insert("masked".into(), masked.collect::<Vec<_>>().into());
             members.insert(
                 "scope".into(),
                 json!({
@@ -234,6 +251,13 @@ impl fmt::Display for Explanation {
             write!(f, "\n  scope: {} of {}", scope.mode.as_str(), scope.container)?;
             if let Some(key) = &scope.partition_key {
                 write!(f, " in partition {key}")?;
+            }
+            for pointer in permit.mask().into_iter().flat_map(Mask::pointers) {
+                let how = match pointer.show() {
+                    Show::Nothing => "nothing of it is shown",
+                    Show::End => "the end of it is shown",
+                };
+                write!(f, "\n  masked: {pointer} ({how})")?;
             }
         }
         for miss in &self.near_misses {

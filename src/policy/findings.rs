@@ -43,7 +43,7 @@ roles:
     grants:
       - container: shop
         operations: [items/red]
-        mask: [/card]
+        mask: [card]
       - container: shop/orders
         partition_key: [\"{claims.a}-{claims.b}\"]
         operations: []
@@ -62,7 +62,7 @@ deny:
         "3:15: there is no role `other` to include",
         "5:20: `shop` is not a container",
         "6:22: `items/red` is not an operation",
-        "7:15: `mask` is not built yet",
+        "7:16: `card` cannot be masked",
         "9:25: a template stands for a whole component",
         "10:21: an empty list means nothing",
         "12:11: there is no role `absent`",

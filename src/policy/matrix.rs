@@ -45,8 +45,14 @@ pub enum Cell {
     Nothing,
     /// In the partition that the grant fixes.
     Own,
+    /// In the partition that the grant fixes, with members masked.
+    #[serde(rename = "own*")]
+    OwnMasked,
     /// In the whole container.
     All,
+    /// In the whole container, with members masked.
+    #[serde(rename = "all*")]
+    AllMasked,
 }
 
 impl Cell {
@@ -55,7 +61,9 @@ impl Cell {
         match self {
             Self::Nothing => "-",
             Self::Own => "own",
+            Self::OwnMasked => "own*",
             Self::All => "all",
+            Self::AllMasked => "all*",
         }
     }
 }
@@ -73,8 +81,12 @@ pub fn matrix(set: &PolicySet) -> Matrix {
             set,
             &caller.asks(Action::Operation(operation), container, None),
         ) {
-            Decision::Allow(permit) if permit.partition_key().is_some() => Cell::Own,
-            Decision::Allow(_) => Cell::All,
+            Decision::Allow(permit) => match (permit.partition_key().is_some(), permit.mask().is_some()) {
+                (true, false) => Cell::Own,
+                (true, true) => Cell::OwnMasked,
+                (false, false) => Cell::All,
+                (false, true) => Cell::AllMasked,
+            },
             Decision::Deny(_) | Decision::Ambiguous(_) => Cell::Nothing,
         };
         let row = |container: &ContainerName| Row {
@@ -88,7 +100,7 @@ pub fn matrix(set: &PolicySet) -> Matrix {
 
 impl fmt::Display for Matrix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("own: the grant's own partition; all: the whole container; -: denied\n")?;
+        f.write_str("own: the grant's own partition; all: the whole container; *: with members masked; -: denied\n")?;
         for Reaches { workload, rows } in &self.workloads {
             let widest = rows.iter().map(|row| row.container.len()).max().unwrap_or_default();
             write!(f, "\n{workload}\n  {:widest$}", "")?;

@@ -54,7 +54,7 @@ use std::path::PathBuf;
 
 pub use cases::{CaseResult, Question, QuestionError, TestReport, run_cases};
 pub use decide::{decide, decide_batch};
-pub use decision::{BindingLimits, Clause, ClauseKind, Decision, Permit, Reasons, Revision, Scope};
+pub use decision::{BindingLimits, Clause, ClauseKind, Decision, Hours, Permit, Reasons, Revision, Scope};
 pub use diff::{Change, Difference, SideError, diff, load_side};
 pub use document::schema;
 pub use explain::{Explanation, NearMiss, explain, near_misses};

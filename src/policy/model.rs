@@ -15,6 +15,7 @@ use super::{
 use crate::{
     access::{AccessRequest, Claims, ContainerName, IssuerName, Operation},
     diagnostic::Diagnostic,
+    mask::Mask,
 };
 
 /// A complete policy. Made from a directory by [`super::load`]; never changed afterwards.
@@ -36,8 +37,12 @@ pub(super) struct Grant {
     pub(super) container: ContainerPattern,
     pub(super) partition: Option<KeyTemplate>,
     pub(super) operations: Operations,
+    /// Those that are named by their own word.
+    pub(super) named: Operations,
     /// Whether a write is done once, however often it is sent.
     pub(super) idempotent: bool,
+    /// What of an item is covered in every answer.
+    pub(super) mask: Option<Mask>,
 }
 
 impl Grant {
@@ -45,6 +50,22 @@ impl Grant {
     pub(super) fn breadth(&self) -> (usize, bool) {
         let components = self.partition.as_ref().map_or(0, KeyTemplate::len);
         (usize::MAX - components, !self.container.is_exact())
+    }
+
+    /// What of the grant an agent gets: what reads, and of what writes that which is named by its own word.
+    pub(super) fn of_agent(&self) -> Option<Self> {
+        let gets = |operation: &Operation| !operation.is_write() || self.named.contains(*operation);
+        let operations: Operations = self.operations.iter().filter(gets).collect();
+        let some = operations.iter().next().is_some();
+        some.then(|| Self {
+            clause: self.clause.clone(),
+            container: self.container.clone(),
+            partition: self.partition.clone(),
+            operations,
+            named: self.named,
+            idempotent: self.idempotent,
+            mask: self.mask.clone(),
+        })
     }
 }
 
@@ -189,8 +210,8 @@ impl PolicySet {
         denies: Vec<Arc<Deny>>,
         warnings: Vec<Diagnostic>,
     ) -> Self {
-        let order: HashMap<*const Grant, usize> =
-            grants.iter().enumerate().map(|(i, grant)| (Arc::as_ptr(grant), i)).collect();
+        // By clause, since an agent's grant is a part of the one that was written.
+        let order: HashMap<&Clause, usize> = grants.iter().enumerate().map(|(i, grant)| (&grant.clause, i)).collect();
         let mut entitlements: Vec<Entitlement> = Vec::new();
         for Binding { grants, holders, place, limits } in bindings {
             for grant in grants.iter() {
@@ -204,7 +225,7 @@ impl PolicySet {
             }
         }
         // Stable, so that of equally narrow grants the one that stands first is met first.
-        entitlements.sort_by_cached_key(|e| (e.grant.breadth(), order.get(&Arc::as_ptr(&e.grant)).copied()));
+        entitlements.sort_by_cached_key(|e| (e.grant.breadth(), order.get(&e.grant.clause).copied()));
         let entitlements_of = index_entitlements(&entitlements);
         let mut denies_on: ByContainer<Vec<Position>> = ByContainer::default();
         for (position, deny) in (0..).zip(&denies) {

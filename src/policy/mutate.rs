@@ -82,7 +82,10 @@ pub fn mutate(directory: &Path, cases: &Path) -> Result<MutationReport, Vec<Diag
             report.survivors.push(Survivor {
                 unasked: format!(
                     "no case asks whether {} {may} do {} on {}, {}",
-                    change.workload, change.operation, change.container, change.partition
+                    change.workload,
+                    change.what(),
+                    change.container,
+                    change.partition
                 ),
                 change: mutant.change,
                 place: mutant.place,
@@ -124,11 +127,19 @@ impl Mutants<'_> {
         self.without(&format!("{at}/partition_key"), &format!("{grant}, without its partition key"));
         self.with(&format!("{at}/container"), "*/*".into(), &format!("{grant}, on every container"));
         self.with(&format!("{at}/operations"), vec!["*"].into(), &format!("{grant}, for every operation"));
+        let mask = format!("{at}/mask");
+        match length(self.document, &mask) {
+            0 | 1 => self.without(&mask, &format!("{grant}, without its mask")),
+            many => (0..many).for_each(|index| {
+                self.without(&format!("{mask}/{index}"), &format!("{grant}, without one pointer of its mask"));
+            }),
+        }
     }
 
     fn of_binding(&mut self, at: &str) {
         let binding = format!("the binding of {}", self.text(&format!("{at}/role")));
         self.without(at, &format!("without {binding}"));
+        self.without(&format!("{at}/agent"), &format!("{binding}, not as an agent's"));
         self.of_workloads(&format!("{at}/workloads"), &binding);
     }
 

@@ -7,9 +7,13 @@ use super::{
     decide::decide,
     decision::{Decision, Permit, Reasons},
     holdings::Bearer,
-    model::PolicySet,
+    model::{Entitlement, PolicySet},
+    selector::Match,
 };
-use crate::access::{AccessRequest, Action, ContainerName, ExecutionContext, Operation, PartitionKey};
+use crate::{
+    access::{AccessRequest, Action, ContainerName, ExecutionContext, Operation, PartitionKey},
+    mask::Mask,
+};
 
 /// Why a credential does not leave.
 #[derive(Clone, Debug)]
@@ -18,6 +22,8 @@ pub enum NotReleased {
     NotGranted(Reasons),
     /// The grants fix several partitions, and none was named.
     Ambiguous(Vec<PartitionKey>),
+    /// Something is masked where the credential reaches.
+    Masked(Mask),
     /// The credential could do more than is granted.
     Wider {
         /// What it could do.
@@ -54,6 +60,18 @@ pub fn release(
     // Without operations there is nothing to be granted.
     let permit = chosen.ok_or(NotReleased::Ambiguous(Vec::new()))?;
     let scope = permit.scope();
+    let everywhere = AccessRequest {
+        subject: bearer.subject,
+        client: bearer.client,
+        claims: bearer.claims,
+        context: &nowhere,
+        action: Action::Metadata,
+        container,
+        partition_key: None,
+    };
+    if let Some(mask) = mask_within(set, &everywhere, scope.partition_key.as_ref()) {
+        return Err(NotReleased::Masked(mask));
+    }
     let able = Operation::ALL.into_iter().filter(|operation| operation.mode() <= scope.mode);
     for operation in able {
         let covered = match ask(operation, scope.partition_key.as_ref()) {
@@ -65,6 +83,22 @@ pub fn release(
         }
     }
     Ok(permit)
+}
+
+/// What is masked by a grant that the caller may hold in a partition of the container, or anywhere in it. As with a deny, a fact that
+/// the caller does not show speaks against it.
+fn mask_within(set: &PolicySet, request: &AccessRequest<'_>, scope: Option<&PartitionKey>) -> Option<Mask> {
+    let masking = set.entitlements_on(request).filter(|entitlement| {
+        let Entitlement { grant, holder, .. } = entitlement;
+        let held = holder.test(&request.subject.issuer, request.claims, request.context) != Match::No;
+        let reaches = match (&grant.partition, scope) {
+            (Some(template), Some(key)) => template.compare(request.claims, key) != Match::No,
+            _ => true,
+        };
+        held && reaches
+    });
+    let masks = masking.filter_map(|entitlement| entitlement.grant.mask.as_ref());
+    masks.fold(None, |all: Option<Mask>, mask| Some(all.map_or_else(|| mask.clone(), |all| all.union(mask))))
 }
 
 #[cfg(test)]
@@ -80,12 +114,16 @@ roles:
   some: { grants: [{ container: shop/orders, partition_key: ["{claims.tenant}"], operations: [items/read, query] }] }
   all: { grants: [{ container: shop/orders, operations: ["*"] }] }
   guarded: { grants: [{ container: shop/guarded, operations: ["*"] }] }
+  masked: { grants: [{ container: shop/orders, partition_key: [t1], operations: [items/read, query, feed], mask: [/card] }] }
 bindings:
   - { role: reads, workloads: [{ issuer: local, claims: { client_id: reader } }] }
   - { role: some, workloads: [{ issuer: local, claims: { client_id: some } }] }
   - { role: all, workloads: [{ issuer: local, claims: { client_id: writer } }] }
   - { role: guarded, workloads: [{ issuer: local, claims: { client_id: writer } }] }
   - { role: all, workloads: [{ issuer: local, claims: { client_id: stated }, states: [Save] }] }
+  - { role: masked, workloads: [{ issuer: local, claims: { client_id: masked } }] }
+  - { role: masked, workloads: [{ issuer: local, claims: { client_id: both }, states: [Look] }] }
+  - { role: all, workloads: [{ issuer: local, claims: { client_id: both } }] }
 deny:
   - { name: one-partition, container: shop/guarded, partition_key: [t9], operations: [items/delete], workloads: all }
 "#;
@@ -102,6 +140,7 @@ deny:
             NotReleased::NotGranted(_) => "not granted".to_owned(),
             NotReleased::Ambiguous(_) => "ambiguous".to_owned(),
             NotReleased::Wider { operation } => format!("wider: {operation}"),
+            NotReleased::Masked(mask) => format!("masked: {}", mask.pointers()[0]),
         })
     }
 
@@ -124,5 +163,11 @@ deny:
         assert!(released("writer", "shop/guarded", None, &[ItemsRead]).is_ok(), "reading is not denied");
         assert_eq!(refused("stated", "shop/orders", None, &[ItemsRead]), "not granted", "no state binds what has left");
         assert_eq!(refused("writer", "shop/orders", None, &[]), "ambiguous");
+        assert_eq!(refused("masked", "shop/orders", None, &[ItemsRead]), "masked: /card");
+        assert_eq!(
+            refused("both", "shop/orders", None, &[ItemsRead]),
+            "masked: /card",
+            "its state is not known out there"
+        );
     }
 }

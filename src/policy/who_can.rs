@@ -4,12 +4,16 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{
-    decide::{Reach, denies_hit, is_held, reach},
+    decide::{Reach, decide, denies_hit, is_held, reach},
+    decision::ClauseKind,
     hypothesis::{Caller, NEUTRAL, callers},
     model::{Deny, Entitlement, Grant, PolicySet},
     selector::{Match, Selector},
 };
-use crate::access::{Action, Assurance, ContainerName, KeyComponent, Operation, PartitionKey};
+use crate::{
+    access::{AccessRequest, Action, Assurance, ContainerName, KeyComponent, Operation, PartitionKey},
+    mask::Mask,
+};
 
 /// Workloads that hold a grant that no deny takes away from all of them.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -36,6 +40,9 @@ pub struct Holder {
     /// How sure the context must be.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub assurance: Option<Assurance>,
+    /// What is masked of the answers, as the grant writes it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<String>,
     /// Where the grant stands.
     pub place: String,
     /// Denies that may hit some of them.
@@ -94,7 +101,9 @@ impl Question<'_> {
         let neutral = PartitionKey::new(vec![KeyComponent::Text(NEUTRAL.into())]).ok();
         let key = self.key.cloned().or(fixed).or(neutral);
         let denied = denies_hit(self.set, &request, self.operation, key.as_ref()).next().is_some();
-        is_held(entitlement, &request) && !denied
+        let decision = decide(self.set, &AccessRequest { partition_key: key.as_ref(), ..request.clone() });
+        let by_mask = decision.clauses().iter().any(|clause| clause.kind == ClauseKind::Grant) && !decision.is_allow();
+        is_held(entitlement, &request) && !denied && !by_mask
     }
 
     /// What the claims in the grant's partition key must be for the key that is asked about.
@@ -120,6 +129,7 @@ impl Question<'_> {
             state_machines: texts(&holder.context.state_machines),
             states: texts(&holder.context.states),
             assurance: holder.context.assurance,
+            masked: grant.mask.iter().flat_map(Mask::pointers).map(ToString::to_string).collect(),
             place: grant.clause.place.to_string(),
             except: except.map(|deny| deny.clause.name.to_string()).collect(),
         }

@@ -3,6 +3,8 @@
 //! Nothing here rejects. What would change which data is touched without passing the policy (triggers, a method override, a
 //! repeated discriminator) was rejected when the question was read; what is merely not needed is dropped here.
 
+use std::num::NonZeroU32;
+
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::access::PartitionKey;
@@ -192,6 +194,14 @@ impl RequestHeaders {
     /// Makes a batch atomic, whatever the caller left out.
     pub fn set_atomic(&mut self) {
         self.0.insert(BATCH_ATOMIC, HeaderValue::from_static("True"));
+    }
+
+    /// Asks for pages of at most `most` items, where more are asked for or no number is.
+    pub fn cap_item_count(&mut self, most: NonZeroU32) {
+        let asked = self.0.get(MAX_ITEM_COUNT).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+        if asked.is_none_or(|asked| asked == 0 || asked > most.get()) {
+            self.set_max_item_count(most.get());
+        }
     }
 
     /// Asks for pages of at most `items` items.

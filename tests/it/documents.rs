@@ -106,10 +106,10 @@ fn the_issuers_of_the_identity_page_can_be_configured() {
 #[test]
 fn the_worked_examples_of_the_policy_page_work() {
     let page = fs::read_to_string(committed("docs/policy.md")).unwrap();
-    let (_, examples) = page.split_once("## Ten worked examples").unwrap();
+    let (_, examples) = page.split_once("## Eleven worked examples").unwrap();
     let blocks = blocks_in(examples);
     let headings: BTreeSet<&String> = blocks.iter().map(|(heading, _)| heading).collect();
-    assert_eq!((headings.len(), blocks.len()), (10, 20));
+    assert_eq!((headings.len(), blocks.len()), (11, 22));
     for heading in headings {
         let home = tempfile::tempdir().unwrap();
         for (_, text) in blocks.iter().filter(|(under, _)| under == heading) {

@@ -29,6 +29,7 @@ mod keys;
 mod layering;
 mod limits;
 mod log;
+mod masks;
 mod matrix;
 mod mcp;
 mod overload;

@@ -321,6 +321,9 @@ fn holder_text(holder: &Holder) -> String {
     let partition =
         holder.partition_key.as_ref().map_or("the whole container".to_owned(), |key| format!("partition {key}"));
     text += &format!("\n    {} ({}): {}, {partition}", holder.role, holder.place, holder.container);
+    if !holder.masked.is_empty() {
+        text += &format!(", without {}", holder.masked.join(", "));
+    }
     if !holder.except.is_empty() {
         text += &format!("\n    except where denied by {}", holder.except.join(", "));
     }
@@ -349,10 +352,11 @@ fn matrix(arguments: &Matrix) -> Result<ExitCode, Failure> {
 }
 
 /// The operations of all changes that differ in nothing else.
-fn by_place(changes: &BTreeSet<Change>) -> BTreeMap<(&str, &str, &str), Vec<&'static str>> {
+fn by_place(changes: &BTreeSet<Change>) -> BTreeMap<(&str, &str, &str), Vec<String>> {
     let mut places: BTreeMap<_, Vec<_>> = BTreeMap::new();
-    for Change { workload, container, partition, operation } in changes {
-        places.entry((workload.as_str(), container.as_str(), partition.as_str())).or_default().push(*operation);
+    for change in changes {
+        let Change { workload, container, partition, .. } = change;
+        places.entry((workload.as_str(), container.as_str(), partition.as_str())).or_default().push(change.what());
     }
     places
 }
