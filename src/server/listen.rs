@@ -143,6 +143,8 @@ async fn converse(
         }
     };
     tokio::select! {
+        // What has come is looked at before the time is.
+        biased;
         ended = watcher.watch(connection.into_owned()) => ended,
         () = silence => Err(io::Error::from(io::ErrorKind::TimedOut).into()),
     }

@@ -1,5 +1,5 @@
 //! Every fault that the stand-in can make, on every operation: what the caller hears, how often Cosmos was asked, and what the log
-//! says of it. `tests/golden/matrix.txt` is the table.
+//! says of it. `tests/golden/matrix.txt` is the table; `matrix-regions.txt` is that of regions that change.
 
 use std::{fmt::Write as _, fs, time::Duration};
 
@@ -7,12 +7,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use stepgate::{
     audit::{Phase, Telling},
-    dev::cosmos::{Effect, Fault, On, Operation},
+    config::dev,
+    dev::cosmos::{Effect, Fault, On, Operation, RegionChange},
 };
 
 use crate::{
     golden::is_golden,
-    rig::{Answer, Call, Rig},
+    rig::{Answer, Call, Rig, soon},
 };
 
 const COLL: &str = "/dbs/shop/colls/orders";
@@ -296,4 +297,57 @@ async fn every_fault_on_every_operation() {
         text += &join_all(some.iter().map(|effect| at_the_mint(*effect))).await.concat();
     }
     is_golden("matrix.txt", &text);
+}
+
+const WEST: &str = "West Europe";
+const NORTH: &str = "North Europe";
+
+/// What may befall North Europe, where reads go, or West Europe, which takes the writes.
+const CHANGES: [(&str, &str, RegionChange); 5] = [
+    ("north is away", NORTH, RegionChange::Away),
+    ("north has left", NORTH, RegionChange::Gone),
+    ("west is away", WEST, RegionChange::Away),
+    ("west is offline", WEST, RegionChange::Offline),
+    ("north takes over", NORTH, RegionChange::TakesWrites),
+];
+
+impl Row {
+    /// What is heard right after the change, before anything else was asked of the region.
+    async fn after_change(self, (name, region, change): (&str, &str, RegionChange)) -> String {
+        let rig = Rig::with(|raw| {
+            let cosmos = &mut raw.dev.as_mut().unwrap().cosmos;
+            let listen = cosmos.listen;
+            cosmos.regions = [WEST, NORTH].map(|name| dev::Region { name: name.into(), listen }).into();
+            cosmos.seed.databases[0].containers[0].items.push(order("m-1"));
+            raw.cosmos.preferred_regions = vec![NORTH.into(), WEST.into()];
+        })
+        .await;
+        soon(async || {
+            let (_, status) = rig.admin("GET", "/status", None).await;
+            let status: Value = serde_json::from_str(&status).unwrap();
+            (!status["cosmos"]["regions_read"].is_null()).then_some(())
+        })
+        .await;
+        rig.cosmos().change_region(region, change).unwrap();
+        let answer = (self.ask)(&rig, "fresh").header("x-stepgate-deadline", "10s").send().await;
+        let outcome = rig.outcome(&answer);
+        let error = outcome.answer.unwrap().error;
+        let (attempts, place) = outcome.upstream.map_or((0, None), |upstream| (upstream.attempts, upstream.region));
+        // Who waits for a region to take over asks as often as there is time.
+        let waits = self.is_write && matches!(change, RegionChange::Offline | RegionChange::TakesWrites);
+        let attempts = if waits { "again".to_owned() } else { format!("x{attempts}") };
+        let place = place.as_deref().unwrap_or("-").to_owned();
+        format!("  {name:<16}  {} {} {attempts} {place}\n", answer.status(), error.as_deref().unwrap_or("-"))
+    }
+}
+
+#[tokio::test]
+async fn every_operation_while_a_region_changes() {
+    let mut text = String::new();
+    for row in ROWS.iter().filter(|row| row.before.is_none()) {
+        text += &format!("{}\n", row.name);
+        text += &join_all(CHANGES.iter().map(|change| row.after_change(*change))).await.concat();
+        text.push('\n');
+    }
+    is_golden("matrix-regions.txt", &text);
 }
