@@ -310,6 +310,11 @@ impl Journal {
         self.shared.counters()
     }
 
+    /// Appends that wait for the writer.
+    pub fn waiting(&self) -> usize {
+        self.messages.max_capacity() - self.messages.capacity()
+    }
+
     /// Writes what waits, signs a last checkpoint and ends the writer. Later calls wait for the same end.
     pub async fn close(&self) -> Result<(), Unavailable> {
         // A writer that is gone has closed already, or died: the watch tells which.

@@ -101,6 +101,7 @@ impl Desk {
     fn observe_audit(&self) {
         let (metrics, counted) = (&self.gateway.metrics, self.gateway.rooms.journal.counters());
         copy(&metrics.audit_records, counted.records);
+        set(&metrics.audit_waiting, self.gateway.rooms.journal.waiting());
         copy(&metrics.audit_suppressed, counted.suppressed);
         copy(&metrics.audit_checkpoints, counted.checkpoints);
         for anchor in self.gateway.rooms.journal.status().anchors {

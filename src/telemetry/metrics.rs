@@ -106,6 +106,8 @@ pub struct Metrics {
     pub log_lines_dropped: Counter,
     /// Audit records written.
     pub audit_records: Counter,
+    /// Audit records that wait to be written.
+    pub audit_waiting: Gauge,
     /// Refusals counted instead of written.
     pub audit_suppressed: Counter,
     /// Checkpoints signed.
@@ -178,6 +180,7 @@ impl Default for Metrics {
             spans: new.metric("spans", "Spans by what became of them"),
             log_lines_dropped: new.metric("log_lines_dropped", "Lines of the log that nobody read in time"),
             audit_records: new.metric("audit_records", "Audit records written"),
+            audit_waiting: new.metric("audit_waiting", "Audit records that wait to be written"),
             audit_suppressed: new.metric("audit_suppressed_refusals", "Refusals of strangers counted, not written"),
             audit_checkpoints: new.metric("audit_checkpoints", "Checkpoints of the audit log signed"),
             anchored: new.metric("audit_anchored_checkpoints", "Checkpoints an anchor took"),
