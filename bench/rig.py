@@ -170,8 +170,8 @@ class Rig:
             figures |= self.pace(url, self.directory / target.name / "paced.tsv")
             if with_fresh:
                 before = process.cpu_seconds()
-                self.send_fresh(url)
-                figures["fresh"] = (process.cpu_seconds() - before) * 1e6 / self.fresh
+                requests = self.send_fresh(url)
+                figures["fresh"] = (process.cpu_seconds() - before) * 1e6 / requests
             figures["rss"] = process.rss()
         finally:
             process.end()
@@ -207,8 +207,8 @@ class Rig:
             sys.exit(f"bench: {count - len(micros)} of {count} paced requests failed at {url}")
         return {name: micros[int(len(micros) * share)] for name, share in [("p50", 0.5), ("p99", 0.99), ("p999", 0.999)]}
 
-    def send_fresh(self, url: str) -> None:
-        """Requests whose tokens differ, each sent once."""
+    def send_fresh(self, url: str) -> int:
+        """Requests whose tokens differ, each sent once; how many. The load ends with the tokens, and wrk with its time."""
         script = self.directory / "fresh.lua"
         script.write_text(
             f'local tokens = io.open("{self.keys}/fresh")\n'
@@ -218,7 +218,10 @@ class Rig:
             '  return wrk.format("GET", nil, { authorization = "Bearer " .. token })\n'
             "end\n"
         )
-        run(["wrk", "-t1", f"-c{self.connections}", "-d30s", "-s", str(script), url])
+        text = run(["wrk", "-t1", f"-c{self.connections}", "-d3s", "-s", str(script), url])
+        refuse_failures(url, text)
+        [requests] = re.findall(r"(\d+) requests in", text)
+        return int(requests)
 
 
 def refuse_failures(url: str, text: str) -> None:
