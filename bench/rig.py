@@ -179,11 +179,10 @@ class Rig:
 
     def refuse_what_is_no_peer(self, target: Target, url: str) -> None:
         """A target passes the item on, and one that checks refuses what it must."""
-        wanted = {"good": 200, "rogue": 401, "expired": 401 if "stepgate" not in target.name else 498}
+        wanted = {"good": 200, "rogue": 401, "expired": 401}
         for token in wanted if target.checks else ["good"]:
             status, body = ask(url, self.token(token))
-            accepted = {wanted[token], 401} if token == "expired" else {wanted[token]}
-            if status not in accepted or (status == 200 and body != ITEM):
+            if status != wanted[token] or (status == 200 and body != ITEM):
                 sys.exit(f"bench: {target.name} answers {status} to the {token} token: {body[:200]}")
 
     def saturate(self, url: str, seconds: int) -> dict[str, float]:

@@ -39,15 +39,7 @@ impl Hash {
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Every record spells two of them: as a whole, and not digit by digit through the formatter.
-        let digits = self.0.map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
-        f.write_str(std::str::from_utf8(digits.as_flattened()).unwrap_or_default())
-    }
-}
-
-const fn digit(value: u8) -> u8 {
-    match value {
-        0..10 => b'0' + value,
-        _ => b'a' + value - 10,
+        f.write_str(&hex::encode(self.0))
     }
 }
 

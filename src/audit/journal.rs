@@ -196,9 +196,9 @@ pub enum Unavailable {
 #[derive(Debug)]
 pub struct Journal {
     messages: mpsc::Sender<Message>,
-    bell: Arc<Bell>,
-    /// A writer that nobody can reach any more ends. It is after `messages`, which must be gone by then.
-    _last_ring: Ring,
+    /// Rings a last time when the journal is dropped: a writer that nobody can reach any more ends. It stands after `messages`,
+    /// which must be gone by then.
+    bell: Ring,
     deadline: Duration,
     anchors: Arc<Anchors>,
     refusals: Arc<Refusals>,
@@ -248,8 +248,8 @@ impl Journal {
                 }
             })
             .map_err(AuditError::Thread)?;
-        let _last_ring = Ring(Arc::clone(&bell));
-        Ok(Self { messages, bell, _last_ring, deadline, anchors, refusals, shared, closed, clock })
+        let bell = Ring(bell);
+        Ok(Self { messages, bell, deadline, anchors, refusals, shared, closed, clock })
     }
 
     /// Writes a record and resolves when it is as durable as the configuration wants; an error when it is not within the
@@ -265,7 +265,7 @@ impl Journal {
         }
         let append = async {
             self.messages.send(message).await.map_err(|_| Unavailable::Closed)?;
-            self.bell.ring_for_all().await;
+            self.bell.0.ring_for_all().await;
             written.await.unwrap_or(Err(Unavailable::Closed))
         };
         let hung = || Unavailable::Failed(Arc::new(AuditError::Hung(self.deadline)));
@@ -320,7 +320,7 @@ impl Journal {
         // A writer that is gone has closed already, or died: the watch tells which.
         let close = async {
             let _ = self.messages.send(Message::Close).await;
-            self.bell.ring();
+            self.bell.0.ring();
             let mut closed = self.closed.clone();
             match closed.wait_for(Option::is_some).await {
                 Ok(result) => result.clone().unwrap_or(Err(Unavailable::Closed)),

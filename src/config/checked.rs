@@ -114,7 +114,7 @@ impl Check<'_> {
             return None;
         }
         Some(Config {
-            digest: hex(digest(&SHA256, self.source.text.as_bytes()).as_ref()),
+            digest: hex::encode(digest(&SHA256, self.source.text.as_bytes())),
             listen: raw.listen,
             tls: raw.tls.as_ref().map(|tls| self.tls(tls)),
             admin: raw.admin,
@@ -533,10 +533,6 @@ fn is_loopback(url: &Url) -> bool {
         Some(Host::Ipv6(address)) => IpAddr::from(address).is_loopback(),
         None => false,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

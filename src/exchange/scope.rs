@@ -1,6 +1,6 @@
 //! What a token is minted for, and the name that Cosmos knows it by.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
 
@@ -165,11 +165,8 @@ pub(super) fn is_an_id(id: &str) -> bool {
 
 /// The first `bytes` of the SHA-256 of `text`, in hexadecimal digits.
 fn hex_digest(text: &[u8], bytes: usize) -> String {
-    digest(&SHA256, text).as_ref().iter().take(bytes).fold(String::new(), |mut hex, byte| {
-        // Writing to a String does not fail.
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
+    let digest = digest(&SHA256, text);
+    hex::encode(digest.as_ref().get(..bytes).unwrap_or_default())
 }
 
 /// Letters, digits, `-` and `_`: legal in a Cosmos id, plain in a path, and not the separator.

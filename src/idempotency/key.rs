@@ -53,11 +53,7 @@ pub(super) fn digest<T: AsRef<[u8]>>(parts: &[T]) -> String {
         context.update(&(part.as_ref().len() as u64).to_be_bytes());
         context.update(part.as_ref());
     }
-    hex(context.finish().as_ref())
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(context.finish())
 }
 
 #[cfg(test)]

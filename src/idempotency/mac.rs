@@ -10,7 +10,7 @@ use std::{error::Error, sync::Arc};
 use arc_swap::ArcSwap;
 use aws_lc_rs::hmac;
 
-use super::key::{digest, hex};
+use super::key::digest;
 use crate::secret::{AccountKeyReader, Secret};
 
 /// What separates this use of a secret from every other.
@@ -40,7 +40,7 @@ impl MacKey {
 
     /// The MAC over texts, each after its length.
     pub(super) fn seal(&self, parts: &[&str]) -> String {
-        hex(hmac::sign(&self.key, &message(parts)).as_ref())
+        hex::encode(hmac::sign(&self.key, &message(parts)))
     }
 
     /// Whether `mac` is what [`seal`](Self::seal) gives.

@@ -20,17 +20,7 @@ impl Bench {
 }
 
 fn binding(written: &str) -> BindingLimits {
-    BindingLimits {
-        role: "r".into(),
-        place: "p.yaml:1".into(),
-        written: written.into(),
-        requests_per_second: None,
-        request_units_per_second: None,
-        request_units_per_hour: None,
-        concurrency: None,
-        rows: None,
-        hours: None,
-    }
+    BindingLimits::none("r", &"p.yaml:1".into(), written)
 }
 
 fn requests(limit: u32) -> Arc<BindingLimits> {

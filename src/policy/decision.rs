@@ -190,7 +190,7 @@ pub struct BindingLimits {
 
 impl BindingLimits {
     /// Limits of a binding that limit nothing.
-    pub(super) fn none(role: &str, place: &Arc<str>, written: &str) -> Self {
+    pub fn none(role: &str, place: &Arc<str>, written: &str) -> Self {
         Self {
             role: role.into(),
             place: place.clone(),

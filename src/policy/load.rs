@@ -155,7 +155,7 @@ impl Directory {
                 context.update(part);
             }
         }
-        context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(context.finish())
     }
 
     pub(super) fn revision(&self) -> Revision {

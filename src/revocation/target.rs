@@ -55,7 +55,7 @@ impl Target {
         // Serialising text members to a text cannot fail; an empty digest input would only make ids collide.
         let text = serde_json::to_string(self).unwrap_or_default();
         let digest = digest(&SHA256, text.as_bytes());
-        digest.as_ref().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(digest.as_ref().get(..8).unwrap_or_default())
     }
 }
 
