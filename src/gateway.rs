@@ -35,7 +35,7 @@ use crate::{
     context::{self, ContextError, RequestContext, RequestId},
     exchange::{Exchange, Warrant},
     idempotency::Idempotency,
-    identity::{Identity, VerifiedSubject},
+    identity::{Identity, IdentityError, VerifiedSubject},
     limits::{self, Admission},
     mask::Veil,
     overload::{Overload, Place, Shed, Signal},
@@ -215,6 +215,7 @@ impl Gateway {
         let wants_token = self.rooms.exchange.wants_workflow_token();
         let presented = wants_token.then(|| Identity::presented(&head.headers)).flatten();
         let session = context::session(&head.headers, &context)?;
+        let select = Select::wanted(&head.headers)?;
         let route = room!("question").in_scope(|| question::route(&head.method, &head.uri, &head.headers))?;
         let body = self.read(body, entry).instrument(room!("question")).await?;
         let route = match route {
@@ -248,7 +249,7 @@ impl Gateway {
                 container: question.container.clone(),
             }),
         };
-        self.carry_out(&permitted, form, &head.headers, entry).await
+        self.carry_out(&permitted, form, select.as_ref(), &head.headers, entry).await
     }
 
     /// Who asks, and in which execution: a workload that no operator has revoked.
@@ -258,6 +259,16 @@ impl Gateway {
         entry: &mut Entry,
     ) -> Result<(VerifiedSubject, ExecutionContext), Refusal> {
         let authenticated = self.rooms.identity.authenticate(headers).instrument(room!("identity")).await;
+        self.let_in(authenticated, headers, entry)
+    }
+
+    /// Who asks, as far as it goes beyond the token.
+    fn let_in(
+        &self,
+        authenticated: Result<VerifiedSubject, IdentityError>,
+        headers: &HeaderMap,
+        entry: &mut Entry,
+    ) -> Result<(VerifiedSubject, ExecutionContext), Refusal> {
         entry.who = ledger::who(&authenticated);
         let subject = authenticated?;
         ledger::noted(entry, room!("revocation").in_scope(|| self.rooms.revocations.check_caller(&subject)))?;
@@ -329,11 +340,11 @@ impl Gateway {
         &self,
         permitted: &Permitted<'_>,
         form: Form,
+        select: Option<&Select>,
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<CosmosAnswer, Refusal> {
         let Permitted { request, subject, presented, permit, question, session, .. } = permitted;
-        let select = Select::wanted(headers)?;
         let marker = self.marker(permitted, headers)?;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
@@ -347,13 +358,13 @@ impl Gateway {
             Some(marker) => self.once(marker, permitted, &errand, &warrant, entry).await?,
             None => self.run(permitted, &errand, &warrant, entry).await?,
         };
-        answer = answer::view(question.action, select.as_ref(), masking::covered(permitted, answer, entry)?);
+        answer = answer::view(question.action, select, masking::covered(permitted, answer, entry)?)?;
         let mut asked = u32::MAX;
         while let Some(rows) = errand::fewer_rows(form, question.action, &answer).filter(|rows| *rows < asked) {
             asked = rows;
             errand.headers.set_max_item_count(rows);
             answer = self.run(permitted, &errand, &warrant, entry).await?;
-            answer = answer::view(question.action, select.as_ref(), masking::covered(permitted, answer, entry)?);
+            answer = answer::view(question.action, select, masking::covered(permitted, answer, entry)?)?;
         }
         room!("answer").in_scope(|| answer::settle(form, question.action, answer))
     }

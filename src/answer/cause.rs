@@ -199,7 +199,8 @@ impl From<IdempotencyError> for Refusal {
             | IdempotencyError::NotForProcedures
             | IdempotencyError::TooMany
             | IdempotencyError::PartitionKey(_)
-            | IdempotencyError::NoPlace { .. } => Condition::Malformed,
+            | IdempotencyError::NoPlace { .. }
+            | IdempotencyError::NotUnique { .. } => Condition::Malformed,
         };
         match condition {
             Condition::CredentialUnavailable => {

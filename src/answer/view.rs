@@ -3,6 +3,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use serde::Deserialize;
 use serde_json::{
@@ -10,28 +11,33 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 
-use super::{CosmosAnswer, Select};
+use super::{Condition, CosmosAnswer, Refusal, Select};
 use crate::access::{Action, Operation, RESERVED};
 
 /// Digits of a marker's id after what all reserved ids begin with.
 const DIGITS: usize = 64;
 
-/// The answer without what is not the caller's.
-pub fn view(action: Action, select: Option<&Select>, mut answer: CosmosAnswer) -> CosmosAnswer {
-    let Action::Operation(operation) = action else { return answer };
-    if !answer.status.is_success() {
-        return answer;
+/// The answer without what is not the caller's. One that has to be read for that, and cannot be, does not leave: it could show
+/// what was not asked for. The echo of a write is left out instead, since the write stands.
+pub fn view(action: Action, select: Option<&Select>, mut answer: CosmosAnswer) -> Result<CosmosAnswer, Refusal> {
+    let Action::Operation(operation) = action else { return Ok(answer) };
+    if !answer.status.is_success() || answer.body.is_empty() {
+        return Ok(answer);
     }
-    let viewed = match operation {
-        Operation::Query | Operation::Feed => page(&mut answer, select),
-        Operation::Batch => select.and_then(|select| results(&answer.body, select)),
-        Operation::Execute => None,
-        _ => select.and_then(|select| Some(select.of(serde_json::from_slice(&answer.body).ok()?).to_string().into())),
+    let viewed = match (operation, select) {
+        (Operation::Query | Operation::Feed, _) if select.is_some() || may_show_a_marker(&answer.body) => {
+            page(&mut answer, select)
+        }
+        (Operation::Query | Operation::Feed | Operation::Execute, _) | (_, None) => return Ok(answer),
+        (Operation::Batch, Some(select)) => results(&answer.body, select),
+        (_, Some(select)) => item(&answer.body, select),
     };
-    if let Some(body) = viewed {
-        answer.body = body;
-    }
-    answer
+    answer.body = match viewed {
+        Some(body) => body,
+        None if operation.is_write() => Bytes::new(),
+        None => return Err(Refusal::new(Condition::BadAnswer, "Cosmos' answer is not of the form that was asked for")),
+    };
+    Ok(answer)
 }
 
 /// How many rows a page has; `None` when it is none.
@@ -46,11 +52,15 @@ pub fn rows(body: &[u8]) -> Option<usize> {
 
 type Members<'a> = BTreeMap<Cow<'a, str>, Cow<'a, RawValue>>;
 
-fn page(answer: &mut CosmosAnswer, select: Option<&Select>) -> Option<bytes::Bytes> {
-    let reserved = RESERVED.as_bytes();
-    if select.is_none() && !answer.body.windows(reserved.len()).any(|window| window == reserved) {
-        return None;
-    }
+fn may_show_a_marker(body: &[u8]) -> bool {
+    memchr::memmem::find(body, RESERVED.as_bytes()).is_some()
+}
+
+fn item(body: &[u8], select: &Select) -> Option<Bytes> {
+    Some(select.of(serde_json::from_slice(body).ok()?).to_string().into())
+}
+
+fn page(answer: &mut CosmosAnswer, select: Option<&Select>) -> Option<Bytes> {
     let mut page: Members<'_> = serde_json::from_slice(&answer.body).ok()?;
     let rows: Vec<&RawValue> = serde_json::from_str(page.get("Documents")?.get()).ok()?;
     let before = rows.len();
@@ -84,7 +94,7 @@ fn shows_a_marker(row: &str) -> bool {
 }
 
 /// The results of a batch, each item with the members that are wanted.
-fn results(body: &[u8], select: &Select) -> Option<bytes::Bytes> {
+fn results(body: &[u8], select: &Select) -> Option<Bytes> {
     let mut results: Vec<Members<'_>> = serde_json::from_slice(body).ok()?;
     for result in &mut results {
         if let Some(item) = result.get_mut("resourceBody") {
@@ -117,7 +127,7 @@ mod tests {
     }
 
     fn viewed(operation: Operation, select: Option<&Select>, body: &Value) -> (Value, CosmosAnswer) {
-        let answer = view(Action::Operation(operation), select, answer(body));
+        let answer = view(Action::Operation(operation), select, answer(body)).unwrap();
         (serde_json::from_slice(&answer.body).unwrap(), answer)
     }
 
@@ -148,8 +158,26 @@ mod tests {
         let page = json!({ "Documents": rows, "_count": 5 });
         assert_eq!(viewed(Operation::Query, None, &page).0, page);
         let text = r#"{"Documents":[1.10,1e2,"~stepgate~"],"_count":3}"#;
-        let answer = view(Action::Operation(Operation::Query), None, answer(&serde_json::from_str(text).unwrap()));
+        let answer =
+            view(Action::Operation(Operation::Query), None, answer(&serde_json::from_str(text).unwrap())).unwrap();
         assert!(answer.body.starts_with(b"{\"Documents\":"), "{answer:?}");
+    }
+
+    #[test]
+    fn what_has_to_be_read_and_cannot_be_does_not_leave() {
+        let seen = |operation, select: Option<&Select>, body: String| {
+            let answer = CosmosAnswer { body: body.into(), ..answer(&Value::Null) };
+            view(Action::Operation(operation), select, answer).map(|answer| answer.body)
+        };
+        let (id, torn) = (select("/id"), format!("{{\"Documents\": [\"{}\"]", marker()));
+        for (operation, select) in
+            [(Operation::Query, None), (Operation::Feed, id.as_ref()), (Operation::ItemsRead, id.as_ref())]
+        {
+            let refused = seen(operation, select, torn.clone()).unwrap_err();
+            assert_eq!(refused.condition, Condition::BadAnswer, "{operation:?}");
+        }
+        assert_eq!(seen(Operation::ItemsUpsert, id.as_ref(), torn).unwrap(), "", "the write stands");
+        assert_eq!(seen(Operation::ItemsDelete, id.as_ref(), String::new()).unwrap(), "");
     }
 
     #[test]

@@ -117,14 +117,24 @@ impl Broker {
             keyring: Keyring::new(config.key, clock.clone()),
             budget: Budget::new(config.units_per_second),
             transport,
-            clock: clock.clone(),
+            clock,
             ahead: AtomicI64::new(0),
         });
-        let lifetime = config.lifetime;
+        Self::of(account, config.lifetime, config.cache_capacity, config.unused_for)
+    }
+
+    /// Another one on the same account, within the same budget and with the same key, whose tokens live `lifetime`.
+    pub(super) fn beside(&self, lifetime: Duration) -> Self {
+        let capacity = self.mint.tokens.policy().max_capacity().unwrap_or_default();
+        Self::of(Arc::clone(&self.mint.client.account), lifetime, capacity, self.sweeper.unused_for())
+    }
+
+    fn of(account: Arc<Account>, lifetime: Duration, cache_capacity: u64, unused_for: Duration) -> Self {
+        let clock = account.clock.clone();
         let client = PermissionClient { account: Arc::clone(&account), lifetime };
-        let sweeper = Sweeper::new(account, clock.clone(), config.unused_for);
+        let sweeper = Sweeper::new(account, clock.clone(), unused_for);
         // LRU, since moka's usual policy may turn a newcomer away from a full cache: that scope would mint at every request.
-        let tokens = Cache::builder().max_capacity(config.cache_capacity).eviction_policy(EvictionPolicy::lru());
+        let tokens = Cache::builder().max_capacity(cache_capacity).eviction_policy(EvictionPolicy::lru());
         let failures = Cache::builder().max_capacity(MOST_FAILURES).time_to_live(FAILURE_HOLDS * 2);
         let mint = Mint {
             client,

@@ -78,13 +78,6 @@ enum Means {
 impl Exchange {
     /// An exchange that has read and sent nothing yet.
     pub fn new(config: Config, release_tokens: bool, transport: Transport, clock: Clock) -> Self {
-        let releaser = match &config {
-            Config::ResourceToken(config) if release_tokens => {
-                let config = BrokerConfig { lifetime: RELEASED_LIFE, ..config.clone() };
-                Some(Broker::new(config, transport.clone(), clock.clone()))
-            }
-            _ => None,
-        };
         let endpoint = match &config {
             Config::ResourceToken(config) => config.endpoint.clone(),
             Config::Entra(config) => config.endpoint.clone(),
@@ -94,6 +87,10 @@ impl Exchange {
                 Means::ResourceTokens(Broker::new(config, transport.clone(), clock.clone()))
             }
             Config::Entra(config) => Means::Entra(Entra::new(config, transport.clone(), clock.clone())),
+        };
+        let releaser = match &means {
+            Means::ResourceTokens(broker) if release_tokens => Some(broker.beside(RELEASED_LIFE)),
+            _ => None,
         };
         let (enforcer, signer) = match &means {
             Means::ResourceTokens(broker) => (Enforcer::Cosmos, Signer::new(broker.account_signer())),
@@ -215,6 +212,10 @@ impl Exchange {
     /// Notes an answer to a request, where it refuses the gateway and not the request. A resource token that is refused with 403
     /// may merely have ended.
     pub fn note_refusal(&self, status: u16, substatus: Option<u32>) {
+        // There the credential is the workflow's, and says nothing of the gateway.
+        if self.wants_workflow_token() {
+            return;
+        }
         let substatus = substatus.unwrap_or_default();
         if self.enforcer() == Enforcer::Cosmos
             && !matches!((status, substatus), (401, 5202 | 5203) | (403, 5300..=5307))
@@ -285,13 +286,15 @@ impl Exchange {
     /// How it stands.
     pub async fn status(&self) -> ExchangeStatus {
         match &self.means {
-            Means::ResourceTokens(broker) => ExchangeStatus::ResourceToken(broker.status().await),
+            Means::ResourceTokens(broker) => {
+                ExchangeStatus::ResourceToken(BrokerStatus { mints: self.mints(), ..broker.status().await })
+            }
             Means::Entra(entra) => ExchangeStatus::Entra(entra.status().await),
         }
     }
 
     /// Resource tokens minted since the start.
     pub fn mints(&self) -> u64 {
-        self.broker().map_or(0, Broker::mints)
+        self.broker().into_iter().chain(&self.releaser).map(Broker::mints).sum()
     }
 }

@@ -97,6 +97,11 @@ impl Sweeper {
         Self { account, clock, unused_for, last: ArcSwapOption::empty() }
     }
 
+    /// How long a scope must not have been used.
+    pub(super) fn unused_for(&self) -> Duration {
+        self.unused_for
+    }
+
     pub(super) fn status(&self) -> Option<Arc<SweepStatus>> {
         self.last.load_full()
     }

@@ -53,7 +53,8 @@ pub(super) fn prepare<'a>(
     }
 }
 
-fn has_rows(action: Action) -> bool {
+/// Whether what an action answers is a page.
+pub(super) fn has_rows(action: Action) -> bool {
     matches!(action, Action::Operation(Operation::Query | Operation::Feed))
 }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::Permitted;
+use super::{Permitted, errand};
 use crate::{
     answer::{self, Condition, CosmosAnswer, Refusal},
     audit::{Entry, Ruling, Verdict},
@@ -37,10 +37,11 @@ pub(super) fn covered(
     if !answer.status.is_success() {
         return Ok(answer);
     }
-    if let Some(most) = permitted.permit.rows()
-        && answer::rows(&answer.body).is_some_and(|rows| rows > most.get() as usize)
+    if errand::has_rows(permitted.question.action)
+        && let Some(most) = permitted.permit.rows()
+        && answer::rows(&answer.body).is_none_or(|rows| rows > most.get() as usize)
     {
-        return Err(Refusal::new(Condition::BadAnswer, format!("Cosmos answered with more than {most} rows")));
+        return Err(Refusal::new(Condition::BadAnswer, format!("Cosmos' answer is no page of at most {most} rows")));
     }
     let Some(veil) = permitted.veil else { return Ok(answer) };
     answer.body = match veil.cover(&answer.body) {

@@ -9,16 +9,17 @@ use std::time::Duration;
 use axum::body::Body;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header, request::Parts};
 use serde_json::{Value, json};
+use tracing::Instrument as _;
 
-use super::{Gateway, ledger};
+use super::{Gateway, ledger, preflight::bearer};
 use crate::{
     access::{Operation, PartitionKey},
     answer::{Condition, CosmosAnswer, Refusal},
     audit::{Asked, Entry, Ruling, Verdict},
     context::RequestContext,
-    identity::VerifiedSubject,
     policy::{self, Bearer, NotReleased, Permit},
     question::{self, ISSUED_TYPE, TokenRejection, TokenRequest},
+    telemetry::trace::room,
 };
 
 /// How long Azure lets a resource token live beyond its end.
@@ -60,10 +61,6 @@ impl From<Refusal> for Denial {
             | Condition::ItemTooLarge
             | Condition::PolicyDenied => Self::new("invalid_request", refusal.detail),
             Condition::NotFound => Self::new("invalid_target", refusal.detail),
-            Condition::LimitExceeded => {
-                let status = StatusCode::TOO_MANY_REQUESTS;
-                Self { status, ..Self::new("temporarily_unavailable", refusal.detail) }
-            }
             _ => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self { status, ..Self::new("temporarily_unavailable", refusal.detail) }
@@ -81,6 +78,10 @@ impl From<NotReleased> for Denial {
                 let pointers: Vec<_> = mask.pointers().iter().map(ToString::to_string).collect();
                 let description = format!("{} is masked, and a token for this would show it", pointers.join(", "));
                 Self::new("invalid_scope", description)
+            }
+            NotReleased::Limited => {
+                let description = "the binding has limits, which nobody keeps once a token has left";
+                Self::new("invalid_scope", description.to_owned())
             }
             NotReleased::Wider { operation } => {
                 let description =
@@ -126,16 +127,11 @@ impl Gateway {
         let _place = self.in_flight.try_acquire().map_err(|_| Refusal::overloaded())?;
         let body = self.read(body, entry).await?;
         let wanted = question::token_request(&head.headers, &body)?;
-        let authenticated = self.rooms.identity.authenticate_token(&wanted.subject_token).await;
-        entry.who = ledger::who(&authenticated);
-        let subject = authenticated.map_err(Refusal::from)?;
-        ledger::noted(entry, self.rooms.revocations.check_caller(&subject)).map_err(Refusal::from)?;
-        let context = self.agree(&subject, &head.headers).map_err(Refusal::from)?;
-        entry.context = context.clone();
-        ledger::noted(entry, self.rooms.revocations.check_execution(&context)).map_err(Refusal::from)?;
+        let authenticating = self.rooms.identity.authenticate_token(&wanted.subject_token);
+        let authenticated = authenticating.instrument(room!("identity")).await;
+        let (subject, context) = self.let_in(authenticated, &head.headers, entry)?;
         entry.question = ledger::exchanged(&wanted);
-        let permit = self.releasable(&subject, &wanted, entry)?;
-        let _admission = self.admit(&permit, entry)?;
+        let permit = self.releasable(bearer(&subject, &context), &wanted, entry)?;
         let released = self.rooms.exchange.release(&subject, &permit, request.id.as_str()).await;
         let released = released.map_err(Refusal::from)?;
         entry.credential = Some(ledger::credential(&permit, &released.warrant));
@@ -158,19 +154,8 @@ impl Gateway {
         }))
     }
 
-    fn releasable(
-        &self,
-        subject: &VerifiedSubject,
-        wanted: &TokenRequest,
-        entry: &mut Entry,
-    ) -> Result<Permit, Denial> {
+    fn releasable(&self, bearer: Bearer<'_>, wanted: &TokenRequest, entry: &mut Entry) -> Result<Permit, Denial> {
         let policies = self.rooms.policy.current();
-        let bearer = Bearer {
-            subject: subject.subject(),
-            client: subject.client(),
-            claims: subject.claims(),
-            context: subject.context(),
-        };
         let key: Option<&PartitionKey> = wanted.partition_key.as_ref();
         let operations: &[Operation] = &wanted.operations;
         match policy::release(&policies, bearer, &wanted.container, key, operations) {
@@ -183,7 +168,7 @@ impl Gateway {
                 entry.decision = Some(match &refused {
                     NotReleased::NotGranted(reasons) => reasons.into(),
                     NotReleased::Ambiguous(_) => Ruling::reject(),
-                    NotReleased::Wider { .. } | NotReleased::Masked(_) => {
+                    NotReleased::Wider { .. } | NotReleased::Masked(_) | NotReleased::Limited => {
                         Ruling { verdict: Verdict::Deny, ..Ruling::reject() }
                     }
                 });

@@ -1,10 +1,10 @@
-//! How a container is laid out: what its partition key is made of, and whether documents in it can expire.
+//! How a container is laid out: what its partition key is made of, what must be unique in it, and whether documents can expire.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::IdempotencyError;
-use crate::access::{ContainerName, KeyComponent, PartitionKey};
+use crate::access::{ContainerName, ItemId, KeyComponent, PartitionKey};
 
 /// Members of a marker that no part of a partition key can stand in.
 const TAKEN: [&str; 8] = ["id", "ttl", "stepgate", "_rid", "_self", "_etag", "_attachments", "_ts"];
@@ -14,6 +14,8 @@ const TAKEN: [&str; 8] = ["id", "ttl", "stepgate", "_rid", "_self", "_etag", "_a
 pub struct Layout {
     /// The paths of the partition key, outermost first, each as its members.
     paths: Vec<Vec<String>>,
+    /// The paths of each unique key. Where a document has nothing there, that is a value too, and only one may have it.
+    unique: Vec<Vec<Vec<String>>>,
     expires: bool,
 }
 
@@ -24,15 +26,25 @@ impl Layout {
         #[serde(rename_all = "camelCase")]
         struct Described {
             partition_key: Definition,
+            #[serde(default)]
+            unique_key_policy: Unique,
             default_ttl: Option<i64>,
+        }
+        #[derive(Deserialize, Default)]
+        #[serde(rename_all = "camelCase")]
+        struct Unique {
+            #[serde(default)]
+            unique_keys: Vec<Definition>,
         }
         #[derive(Deserialize)]
         struct Definition {
             paths: Vec<String>,
         }
-        let Described { partition_key, default_ttl } = serde_json::from_slice(body).ok()?;
-        let paths: Vec<_> = partition_key.paths.iter().map(|path| members(path)).collect::<Option<_>>()?;
-        (!paths.is_empty()).then_some(Self { paths, expires: default_ttl.is_some() })
+        let Described { partition_key, unique_key_policy, default_ttl } = serde_json::from_slice(body).ok()?;
+        let read = |key: &Definition| key.paths.iter().map(|path| members(path)).collect::<Option<Vec<_>>>();
+        let paths = read(&partition_key)?;
+        let unique = unique_key_policy.unique_keys.iter().map(read).collect::<Option<_>>()?;
+        (!paths.is_empty()).then_some(Self { paths, unique, expires: default_ttl.is_some() })
     }
 
     /// Whether a document's own `ttl` is obeyed: the container's time to live is on.
@@ -40,26 +52,42 @@ impl Layout {
         self.expires
     }
 
-    /// Puts a document into the partition of `key`.
+    /// Puts the document `id` into the partition of `key`, and makes it unlike every other where the container asks for that.
     pub(super) fn place(
         &self,
         container: &ContainerName,
         key: Option<&PartitionKey>,
+        id: &ItemId,
         document: &mut Map<String, Value>,
     ) -> Result<(), IdempotencyError> {
-        let written = || self.paths.iter().map(|path| format!("/{}", path.join("/"))).collect::<Vec<_>>().join(", ");
+        let written = || written(&self.paths);
         let components = key.map(PartitionKey::components).unwrap_or_default();
         if components.len() != self.paths.len() {
             return Err(IdempotencyError::PartitionKey(written()));
         }
         for (path, component) in self.paths.iter().zip(components) {
-            let taken = path.first().is_some_and(|first| TAKEN.contains(&first.as_str()) || first.starts_with('_'));
-            if taken || put(document, path, component).is_none() {
+            if is_taken(path) || put(document, path, component).is_none() {
                 return Err(IdempotencyError::NoPlace { container: container.clone(), path: written() });
+            }
+        }
+        let id = KeyComponent::Text(id.as_str().into());
+        for paths in &self.unique {
+            let free = paths.iter().filter(|path| !is_taken(path) && !self.paths.contains(path));
+            if !free.into_iter().any(|path| put(document, path, &id).is_some()) {
+                return Err(IdempotencyError::NotUnique { container: container.clone(), paths: self::written(paths) });
             }
         }
         Ok(())
     }
+}
+
+/// Whether a path leads to where a marker has something of its own.
+fn is_taken(path: &[String]) -> bool {
+    path.first().is_some_and(|first| TAKEN.contains(&first.as_str()) || first.starts_with('_'))
+}
+
+fn written(paths: &[Vec<String>]) -> String {
+    paths.iter().map(|path| format!("/{}", path.join("/"))).collect::<Vec<_>>().join(", ")
 }
 
 /// The members on a path such as `/address/city` or `/"a/b"/c`.
@@ -109,10 +137,29 @@ mod tests {
     }
 
     fn placed(paths: &[&str], key: &str) -> Result<Value, IdempotencyError> {
+        placed_in(&layout(paths), key)
+    }
+
+    fn placed_in(layout: &Layout, key: &str) -> Result<Value, IdempotencyError> {
         let mut document = Map::new();
-        let key: PartitionKey = key.parse().unwrap();
-        layout(paths).place(&"shop/orders".parse().unwrap(), Some(&key), &mut document)?;
+        let (key, id): (PartitionKey, _) = (key.parse().unwrap(), ItemId::new("m").unwrap());
+        layout.place(&"shop/orders".parse().unwrap(), Some(&key), &id, &mut document)?;
         Ok(document.into())
+    }
+
+    #[test]
+    fn no_two_markers_are_alike_where_documents_must_not_be() {
+        let unique = |keys: Value| {
+            let keys = json!({ "partitionKey": { "paths": ["/tenant"] }, "uniqueKeyPolicy": { "uniqueKeys": keys } });
+            placed_in(&Layout::read(keys.to_string().as_bytes()).unwrap(), r#"["t1"]"#)
+        };
+        assert_eq!(unique(json!([])).unwrap(), json!({ "tenant": "t1" }));
+        let keys = json!([{ "paths": ["/tenant", "/email"] }, { "paths": ["/a/b"] }]);
+        assert_eq!(unique(keys).unwrap(), json!({ "tenant": "t1", "email": "m", "a": { "b": "m" } }));
+        for without_room in [json!(["/tenant"]), json!(["/ttl"]), json!(["/tenant/x"])] {
+            let refused = unique(json!([{ "paths": without_room }])).unwrap_err();
+            assert!(matches!(refused, IdempotencyError::NotUnique { .. }), "{refused}");
+        }
     }
 
     #[test]

@@ -98,6 +98,16 @@ pub enum IdempotencyError {
         /// The path of its partition key.
         path: String,
     },
+    /// No two markers could differ where the container wants documents to.
+    #[error(
+        "{container} wants {paths} to be unique, where markers cannot differ; `idempotency: on` cannot be kept there"
+    )]
+    NotUnique {
+        /// The container.
+        container: ContainerName,
+        /// The paths of the unique key.
+        paths: String,
+    },
     /// The same key for something else.
     #[error("the idempotency key was used for another request before")]
     Mismatch,

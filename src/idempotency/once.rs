@@ -123,7 +123,7 @@ impl<'a> Once<'a> {
             ("id".to_owned(), Value::from(write.marker.as_str())),
             ("ttl".to_owned(), Value::from(ttl.as_secs())),
         ]);
-        layout.place(&write.question.container, write.partition_key, &mut document)?;
+        layout.place(&write.question.container, write.partition_key, &write.marker, &mut document)?;
         let partition = write.partition_key.map(ToString::to_string).unwrap_or_default();
         let place = format!("{}\n{partition}\n{}", write.question.container.link(), write.marker.as_str());
         let fingerprint = fingerprint(&write, &partition);

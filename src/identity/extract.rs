@@ -4,13 +4,13 @@
 //! What is not a bearer token or a Cosmos SDK's `type=aad` there is the connection's and is not looked at; two tokens are
 //! refused rather than ranked, since the caller and a proxy on the way could rank them differently.
 
-use http::{HeaderMap, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
 use percent_encoding::percent_decode;
 
 use super::error::{Carrier, IdentityError, Reason};
 
 /// The header for a token that the workflow minted itself.
-const WORKFLOW_HEADER: &str = "x-stepgate-token";
+pub const WORKFLOW_HEADER: HeaderName = HeaderName::from_static("x-stepgate-token");
 
 /// Longest token that is looked at, in bytes. AWS caps its tokens' payload and Entra's are about 2 KiB; hashing and
 /// parsing what an unknown caller sends has to end somewhere.
@@ -26,7 +26,7 @@ pub(super) struct PresentedToken {
 /// Exactly one token, or why not.
 pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken, IdentityError> {
     let authorization = from_authorization(headers)?;
-    let workflow = only(headers, WORKFLOW_HEADER, Carrier::WorkflowHeader)?;
+    let workflow = only(headers, &WORKFLOW_HEADER, Carrier::WorkflowHeader)?;
     let (carrier, bytes) = match (authorization, workflow) {
         (None, None) => return Err(IdentityError { carrier: Carrier::None, reason: Reason::NoToken, subject: None }),
         (Some(_), Some(_)) => {
@@ -59,7 +59,7 @@ pub(super) fn in_a_body(text: &str) -> Result<PresentedToken, IdentityError> {
 }
 
 /// The value of a header that may occur once.
-fn only<'a>(headers: &'a HeaderMap, name: &str, carrier: Carrier) -> Result<Option<&'a [u8]>, IdentityError> {
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName, carrier: Carrier) -> Result<Option<&'a [u8]>, IdentityError> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (_, Some(_)) => Err(IdentityError { carrier, reason: Reason::TwoTokens, subject: None }),
@@ -69,7 +69,7 @@ fn only<'a>(headers: &'a HeaderMap, name: &str, carrier: Carrier) -> Result<Opti
 
 /// The workflow token in `Authorization`; `None` when there is none, or something that is the connection's.
 fn from_authorization(headers: &HeaderMap) -> Result<Option<Vec<u8>>, IdentityError> {
-    let Some(value) = only(headers, AUTHORIZATION.as_str(), Carrier::Authorization)? else {
+    let Some(value) = only(headers, &AUTHORIZATION, Carrier::Authorization)? else {
         return Ok(None);
     };
     let mut words = value.splitn(2, |byte| *byte == b' ');

@@ -46,6 +46,7 @@ use http::HeaderMap;
 pub use config::{Algorithm, ContextClaim, ContextMapping, Expect, IssuerConfig};
 pub use discovery::{Document, FetchError};
 pub use error::{Carrier, Class, IdentityError, Part, Proof, Reason};
+pub use extract::WORKFLOW_HEADER;
 pub use profile::{Part as ProofPart, Test as ProofTest};
 pub use status::{IssuerStatus, KeyStatus};
 pub use subject::VerifiedSubject;

@@ -37,13 +37,13 @@ pub struct Covered {
 pub struct Unreadable;
 
 pub(super) fn cover(mask: &Mask, answer: &Answer, body: &[u8]) -> Result<Covered, Unreadable> {
-    let mut cover = Cover { mask, found: vec![false; mask.pointers().len()], out: String::with_capacity(body.len()) };
     if *answer == Answer::NoItem || body.is_empty() {
         return Ok(Covered { body: body.to_vec(), masked: Vec::new() });
     }
+    let mut cover = Cover { mask, found: vec![false; mask.pointers().len()], out: String::with_capacity(body.len()) };
     let body: &RawValue = serde_json::from_slice(body).map_err(|_| Unreadable)?;
     match answer {
-        Answer::NoItem => cover.out.push_str(body.get()),
+        Answer::NoItem => cover.copy(body)?,
         Answer::Item => cover.item(body)?,
         Answer::Page { shape, wrapped } => cover.page(body, shape, *wrapped)?,
         Answer::Results => {
@@ -80,7 +80,8 @@ impl Cover<'_> {
     fn row(&mut self, row: &RawValue, shape: &Shape, wrapped: bool) -> Result<(), Unreadable> {
         if wrapped {
             let row = self.aside(|cover| cover.item(row))?;
-            return self.members_named(&row, &["current", "previous"], Self::item_or_null);
+            // A row that is not wrapped is an item, whose own members may have these names; it is covered already.
+            return self.members_named(&row, &["current", "previous"], Self::item_or_else);
         }
         if shape.is_whole() {
             return self.item(row);
@@ -111,6 +112,11 @@ impl Cover<'_> {
         let aside = std::mem::replace(&mut self.out, before);
         written?;
         RawValue::from_string(aside).map_err(|_| Unreadable)
+    }
+
+    /// What is an item, if it is one.
+    fn item_or_else(&mut self, value: &RawValue) -> Result<(), Unreadable> {
+        if value.get().starts_with('{') { self.item(value) } else { self.copy(value) }
     }
 
     /// A whole item, or that there is none.

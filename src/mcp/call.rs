@@ -166,11 +166,7 @@ impl Name {
     /// The request that the tool makes of its arguments for a caller with these headers, and how the gateway is to take it. What cannot be read
     /// is a request too, so that it is refused and recorded where every request is.
     pub(super) fn ask(self, arguments: JsonObject, caller: &HeaderMap) -> (Tool, Request<Body>) {
-        let mut request = Request::new(Body::empty());
-        *request.uri_mut() = Uri::from_static("/mcp");
-        *request.headers_mut() = caller.clone();
-        // One code for each condition, and answers as small as a state's: a model reads them as a workflow does.
-        request.headers_mut().insert(FORM, HeaderValue::from_static("distinct"));
+        let mut request = bare(caller);
         let tool = self.fill(arguments, &mut request);
         (tool.unwrap_or_else(|reason| Tool::Inquiry(Inquiry::Unreadable(reason.to_string()))), request)
     }
@@ -236,6 +232,16 @@ fn set_key(request: &mut Request<Body>, key: Option<&Value>) -> Result<bool, Unr
     let key: PartitionKey = question::key_of(key)?;
     request.headers_mut().insert(PARTITION_KEY, key.to_string().try_into()?);
     Ok(true)
+}
+
+/// A request of the caller's that asks for nothing yet.
+pub(super) fn bare(caller: &HeaderMap) -> Request<Body> {
+    let mut request = Request::new(Body::empty());
+    *request.uri_mut() = Uri::from_static("/mcp");
+    *request.headers_mut() = caller.clone();
+    // One code for each condition, and answers as small as a state's: a model reads them as a workflow does.
+    request.headers_mut().insert(FORM, HeaderValue::from_static("distinct"));
+    request
 }
 
 #[cfg(test)]

@@ -5,22 +5,18 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue,
-    header::{AUTHORIZATION, USER_AGENT},
-    request::Parts,
+use http::{HeaderMap, HeaderName, HeaderValue, header::AUTHORIZATION, request::Parts};
+
+use crate::{
+    context::{ATTEMPT, DEADLINE, ENTERED, EXECUTION, ITEM, REDRIVE, SESSION, STATE},
+    identity::WORKFLOW_HEADER,
 };
-
-use crate::context::{ATTEMPT, DEADLINE, ENTERED, EXECUTION, ITEM, REDRIVE, SESSION, STATE};
-
-/// The header for a token that the workflow minted itself.
-const TOKEN: HeaderName = HeaderName::from_static("x-stepgate-token");
 
 /// What a tool's request takes over from the message that called it: the credential, what is said of the execution, how long the
 /// caller waits, and the trace. Everything else is the tool's to say.
-const CARRIED: [HeaderName; 14] = [
+const CARRIED: [HeaderName; 13] = [
     AUTHORIZATION,
-    TOKEN,
+    WORKFLOW_HEADER,
     EXECUTION,
     STATE,
     ENTERED,
@@ -29,7 +25,6 @@ const CARRIED: [HeaderName; 14] = [
     ITEM,
     DEADLINE,
     SESSION,
-    USER_AGENT,
     HeaderName::from_static("traceparent"),
     HeaderName::from_static("tracestate"),
     HeaderName::from_static("x-amzn-trace-id"),
@@ -56,7 +51,7 @@ impl Caller {
             }
         }
         head.headers.remove(AUTHORIZATION);
-        head.headers.remove(TOKEN);
+        head.headers.remove(WORKFLOW_HEADER);
         let walked = Arc::<OnceLock<_>>::default();
         head.extensions.insert(Self { peer, encrypted, headers, walked: walked.clone() });
         walked

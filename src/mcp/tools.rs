@@ -15,7 +15,11 @@ use rmcp::{
 };
 use tokio_util::task::TaskTracker;
 
-use super::{call::Name, caller::Caller, outcome};
+use super::{
+    call::{self, Name},
+    caller::Caller,
+    outcome,
+};
 use crate::{
     answer::REQUEST_ID,
     gateway::{Gateway, Inquiry, Tool},
@@ -78,14 +82,13 @@ impl ServerHandler for Tools {
     ) -> Result<CallToolResponse, ErrorData> {
         let caller = context.extensions.get::<Parts>().and_then(|head| head.extensions.get::<Caller>()).cloned();
         let caller = caller.ok_or_else(|| ErrorData::internal_error("the call has no caller", None))?;
-        let arguments = call.arguments.unwrap_or_default();
         let Some(name) = Name::of(&call.name) else {
             let reason = "there is no such tool";
-            let (_, request) = Name::ListContainers.ask(arguments, &caller.headers);
+            let request = call::bare(&caller.headers);
             self.walk(caller, request, Tool::Inquiry(Inquiry::Unreadable(reason.to_owned()))).await?;
             return Err(ErrorData::invalid_params(reason, None));
         };
-        let (tool, request) = name.ask(arguments, &caller.headers);
+        let (tool, request) = name.ask(call.arguments.unwrap_or_default(), &caller.headers);
         let answer = self.walk(caller, request, tool).await?;
         Ok(outcome::result(name, &answer).into())
     }

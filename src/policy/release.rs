@@ -24,6 +24,8 @@ pub enum NotReleased {
     Ambiguous(Vec<PartitionKey>),
     /// Something is masked where the credential reaches.
     Masked(Mask),
+    /// What grants it has limits, which nobody could keep any more.
+    Limited,
     /// The credential could do more than is granted.
     Wider {
         /// What it could do.
@@ -74,12 +76,13 @@ pub fn release(
     }
     let able = Operation::ALL.into_iter().filter(|operation| operation.mode() <= scope.mode);
     for operation in able {
-        let covered = match ask(operation, scope.partition_key.as_ref()) {
-            Decision::Allow(other) => other.scope().partition_key == scope.partition_key,
-            Decision::Deny(_) | Decision::Ambiguous(_) => false,
-        };
-        if !covered {
-            return Err(NotReleased::Wider { operation });
+        match ask(operation, scope.partition_key.as_ref()) {
+            Decision::Allow(other) if other.scope().partition_key != scope.partition_key => {
+                return Err(NotReleased::Wider { operation });
+            }
+            Decision::Allow(other) if other.limits().is_some() => return Err(NotReleased::Limited),
+            Decision::Allow(_) => {}
+            Decision::Deny(_) | Decision::Ambiguous(_) => return Err(NotReleased::Wider { operation }),
         }
     }
     Ok(permit)
@@ -124,6 +127,8 @@ bindings:
   - { role: masked, workloads: [{ issuer: local, claims: { client_id: masked } }] }
   - { role: masked, workloads: [{ issuer: local, claims: { client_id: both }, states: [Look] }] }
   - { role: all, workloads: [{ issuer: local, claims: { client_id: both } }] }
+  - { role: all, agent: true, workloads: [{ issuer: local, claims: { client_id: copilot } }] }
+  - { role: all, limits: { requests_per_second: 5 }, workloads: [{ issuer: local, claims: { client_id: slow } }] }
 deny:
   - { name: one-partition, container: shop/guarded, partition_key: [t9], operations: [items/delete], workloads: all }
 "#;
@@ -140,6 +145,7 @@ deny:
             NotReleased::NotGranted(_) => "not granted".to_owned(),
             NotReleased::Ambiguous(_) => "ambiguous".to_owned(),
             NotReleased::Wider { operation } => format!("wider: {operation}"),
+            NotReleased::Limited => "limited".to_owned(),
             NotReleased::Masked(mask) => format!("masked: {}", mask.pointers()[0]),
         })
     }
@@ -163,6 +169,8 @@ deny:
         assert!(released("writer", "shop/guarded", None, &[ItemsRead]).is_ok(), "reading is not denied");
         assert_eq!(refused("stated", "shop/orders", None, &[ItemsRead]), "not granted", "no state binds what has left");
         assert_eq!(refused("writer", "shop/orders", None, &[]), "ambiguous");
+        assert_eq!(refused("copilot", "shop/orders", None, &[ItemsRead]), "limited");
+        assert_eq!(refused("slow", "shop/orders", None, &[ItemsRead]), "limited");
         assert_eq!(refused("masked", "shop/orders", None, &[ItemsRead]), "masked: /card");
         assert_eq!(
             refused("both", "shop/orders", None, &[ItemsRead]),

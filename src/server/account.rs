@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::Server;
 
 /// How often the account is asked while it takes the credential, and while it does not.
@@ -19,11 +21,13 @@ impl Server {
         }
         loop {
             let container = rooms.policy.current().named_grants().next().map(|grant| grant.container);
-            let pause = match rooms.exchange.look(container.as_ref()).await {
-                Ok(()) => CALM,
-                Err(_) => TROUBLED,
-            };
-            tokio::time::sleep(pause).await;
+            let _ = rooms.exchange.look(container.as_ref()).await;
+            let calm = Instant::now() + CALM;
+            tokio::time::sleep(TROUBLED).await;
+            // A request may have heard of trouble meanwhile; whether it has passed is found out here.
+            while Instant::now() < calm && rooms.exchange.account().is_none_or(|account| account.error.is_none()) {
+                tokio::time::sleep(TROUBLED).await;
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ impl Desk {
     fn cosmos(&self) -> Dependency {
         let status = self.gateway.rooms.upstream.status();
         let trouble = status.topology.and_then(|topology| topology.trouble);
-        let left_alone = status.regions.iter().find(|region| region.breaker == BreakerState::Open);
+        let left_alone = status.regions.iter().find(|region| region.breaker != BreakerState::Closed);
         let error = trouble.as_ref().map(|(_, error)| error.to_string()).or_else(|| {
             let name = left_alone?.name.as_deref().unwrap_or("the account's endpoint");
             Some(format!("{name} answers badly and is left alone for a while"))

@@ -84,6 +84,8 @@ impl Desk {
         for (cause, count) in status.retries {
             copy(&metrics.upstream_retries.get_or_create(&CauseLabel { cause }), count);
         }
+        // A region that the account no longer tells of is not open for good.
+        metrics.region_open.clear();
         for place in status.regions {
             let region = place.name.map_or_else(|| "account".to_owned(), |name| name.to_string());
             for (result, count) in [("good", place.good), ("bad", place.bad)] {
@@ -93,9 +95,7 @@ impl Desk {
             metrics.region_open.get_or_create(&RegionLabel { region }).set(is_open.into());
         }
         set(&metrics.sessions, status.sessions);
-        for gate in self.gateway.rooms.overload.status() {
-            metrics.gate(gate.container.to_string(), gate.limit, gate.in_flight, gate.waiting, gate.shed);
-        }
+        metrics.gates(self.gateway.rooms.overload.status());
     }
 
     fn observe_audit(&self) {

@@ -141,7 +141,8 @@ impl Server {
         let front = Listener::bind(config.listen, "listen", config.tls).await?;
         let admin = Listener::bind(config.admin, "admin", config.admin_tls).await?;
         let policy = RunningPolicy::load(config.policy, clock.clone()).map_err(StartError::Policies)?;
-        let identity = Identity::new(config.issuers, Transport::new(None)?, clock.clone())?;
+        let transport = Transport::new(None)?;
+        let identity = Identity::new(config.issuers, transport.clone(), clock.clone())?;
         let cosmos = Transport::new(config.ca_file.as_deref())?;
         let exchange = Exchange::new(config.exchange, config.release_tokens, cosmos.clone(), clock.clone());
         let idempotency = Idempotency::new(config.idempotency, exchange.account_key_reader());
@@ -150,7 +151,7 @@ impl Server {
         let upstream = Upstream::new(config.upstream, cosmos, account, memory.clone(), clock.clone());
         let issuers = identity.status().into_iter().map(|issuer| issuer.name).collect();
         let account_key = exchange.account_key_reader();
-        let means = Means { transport: Transport::new(None)?, account_key: account_key.clone() };
+        let means = Means { transport, account_key: account_key.clone() };
         let revocations = Revocations::open(config.revocation, issuers, account_key, clock.clone())?;
         let anchors = Anchors::new(config.anchors, &means, &clock);
         let journal = Journal::open(config.audit, anchors, clock.clone())?;

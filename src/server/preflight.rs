@@ -78,12 +78,11 @@ pub async fn preflight(config: Config) -> Vec<Check> {
         Ok(set) => Check::ok("policies", format!("revision {}", set.revision())),
         Err(findings) => {
             let first = findings.first().map(|finding| finding.message.clone()).unwrap_or_default();
-            let more = findings.len().saturating_sub(1);
-            Check::failed(
-                "policies",
-                format!("{first} (and {more} more)"),
-                "run `stepgate check` for each with its place",
-            )
+            let more = match findings.len() {
+                0 | 1 => String::new(),
+                several => format!(" (and {} more)", several - 1),
+            };
+            Check::failed("policies", format!("{first}{more}"), "run `stepgate check` for each with its place")
         }
     });
     checks.extend(audit(&config.audit));
@@ -170,10 +169,8 @@ fn writable(directory: &Path) -> io::Result<()> {
         _ => Path::new("."),
     };
     let probe = existing.join(format!(".stepgate-preflight-{}", std::process::id()));
-    let written = fs::File::create(&probe).and_then(|file| file.sync_all());
-    if written.is_ok() {
-        fs::remove_file(&probe)?;
-    }
+    let written = fs::File::create_new(&probe)?.sync_all();
+    fs::remove_file(&probe)?;
     written
 }
 

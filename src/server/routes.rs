@@ -83,8 +83,9 @@ async fn agent(
 
 /// Every answer has a request id: the walk's own, or one for an answer that no walk made.
 async fn identify(mut response: Response) -> Response {
-    let id = HeaderValue::try_from(RequestId::new().as_str());
-    if let (Entry::Vacant(place), Ok(id)) = (response.headers_mut().entry(REQUEST_ID), id) {
+    if let Entry::Vacant(place) = response.headers_mut().entry(REQUEST_ID)
+        && let Ok(id) = HeaderValue::try_from(RequestId::new().as_str())
+    {
         place.insert(id);
     }
     response

@@ -27,7 +27,7 @@ use super::{
     },
     request::Finished,
 };
-use crate::audit::Telling;
+use crate::{audit::Telling, overload::GateStatus};
 
 type Amount = Counter<f64, AtomicU64>;
 type Exemplified = HistogramWithExemplars<TraceLabel>;
@@ -289,13 +289,19 @@ impl Metrics {
         self.limited.get_or_create(&BindingLabel { binding }).inc();
     }
 
-    /// Takes over how the gate of a container stands.
-    pub fn gate(&self, container: String, limit: usize, in_flight: usize, waiting: usize, shed: u64) {
-        let label = ContainerLabel { container: self.containers.bound(container) };
-        set(&self.container_limit.get_or_create(&label), limit);
-        set(&self.container_in_flight.get_or_create(&label), in_flight);
-        set(&self.container_waiting.get_or_create(&label), waiting);
-        copy(&self.shed.get_or_create(&label), shed);
+    /// Takes over how the gates of all containers stand.
+    pub fn gates(&self, gates: Vec<GateStatus>) {
+        let numbers = [&self.container_limit, &self.container_in_flight, &self.container_waiting];
+        numbers.into_iter().for_each(Family::clear);
+        self.shed.clear();
+        // Those that share a label are added up.
+        for gate in gates {
+            let label = ContainerLabel { container: self.containers.bound(gate.container.to_string()) };
+            for (family, number) in numbers.into_iter().zip([gate.limit, gate.in_flight, gate.waiting]) {
+                family.get_or_create(&label).inc_by(number.try_into().unwrap_or(i64::MAX));
+            }
+            self.shed.get_or_create(&label).inc_by(gate.shed);
+        }
     }
 
     /// The names of all metrics, also of those that have no series yet.

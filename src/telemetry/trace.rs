@@ -15,7 +15,7 @@ use opentelemetry::{
 use opentelemetry_aws::trace::XrayPropagator;
 use opentelemetry_http::HeaderExtractor;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use tracing::Span;
+use tracing::{Level, Span};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 
 use crate::{
@@ -47,12 +47,12 @@ pub struct Trace {
 
 /// The span of a request that has come in: a child of the caller's, where the caller says so.
 pub fn request<B>(request: &Request<B>, encrypted: bool) -> Span {
+    if !tracing::span_enabled!(target: SPANS, Level::INFO) {
+        return Span::none();
+    }
     let route = route(request.uri().path());
     let span = tracing::info_span!(
         target: SPANS, "request", otel.kind = "server", otel.name = %Name(request.method(), route));
-    if span.is_disabled() {
-        return span;
-    }
     if let Some(caller) = caller(request.headers()) {
         // It fails for a span that has begun, which this one has not.
         let _ = span.set_parent(Context::new().with_remote_span_context(caller));
@@ -85,6 +85,8 @@ fn route(path: &str) -> Option<&'static str> {
     Some(match segments.as_slice() {
         [""] => "/",
         ["preflight"] => "/preflight",
+        ["mcp"] => "/mcp",
+        ["oauth2", "token"] => "/oauth2/token",
         ["dbs", _, "colls", _] => "/dbs/{database}/colls/{container}",
         ["dbs", _, "colls", _, "pkranges"] => "/dbs/{database}/colls/{container}/pkranges",
         ["dbs", _, "colls", _, "docs"] => "/dbs/{database}/colls/{container}/docs",

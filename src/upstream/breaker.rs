@@ -109,8 +109,12 @@ impl Breaker {
                 state.count(now.as_secs(), good);
                 if state.is_bad() { Phase::Open { until: now + FIRST_REST, rest: FIRST_REST } } else { Phase::Closed }
             }
-            // Also one that was sent there because everything was open.
-            (Phase::Open { .. } | Phase::Probing { .. }, true) => {
+            (Phase::Probing { .. }, true) => {
+                state.seconds.clear();
+                Phase::Closed
+            }
+            // One that was sent there after the rest because everything was open.
+            (Phase::Open { until, .. }, true) if now >= until => {
                 state.seconds.clear();
                 Phase::Closed
             }
@@ -119,7 +123,7 @@ impl Breaker {
                 Phase::Open { until: now + rest, rest }
             }
             // What left before it opened says nothing new.
-            (open @ Phase::Open { .. }, false) => open,
+            (open @ Phase::Open { .. }, _) => open,
         };
     }
 
@@ -181,6 +185,11 @@ mod tests {
         fail(&breaker, 10);
         assert!(!breaker.admits(true));
         assert_eq!(breaker.state(), BreakerState::Open);
+        breaker.heard(true);
+        assert!(!breaker.admits(true), "what left before it opened says nothing new");
+        clock.advance(Duration::from_secs(5));
+        breaker.heard(true);
+        assert_eq!(breaker.state(), BreakerState::Closed, "what was sent there all the same came back");
     }
 
     #[test]

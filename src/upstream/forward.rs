@@ -276,9 +276,12 @@ impl Upstream {
             place.heard(rule.is_none_or(|rule| rule.next != Next::Elsewhere));
         }
         match rule.map(|rule| rule.next) {
+            // A read that goes there looks for a later state; a write was told that the region takes none.
             Some(Next::WriteRegion) => {
                 trip.way.turn_to_write_region();
-                self.regions.ask();
+                if trip.errand.safety != Safety::Read {
+                    self.regions.ask();
+                }
             }
             Some(Next::Elsewhere) => self.regions.ask(),
             Some(Next::Again) | None => {}

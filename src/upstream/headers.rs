@@ -29,6 +29,8 @@ const POINT: &[&str] = &[
     "x-ms-documentdb-is-upsert",
 ];
 /// What belongs to a batch.
+const FRESHNESS: &[&str] =
+    &["x-ms-consistency-level", "x-ms-cosmos-read-consistency-strategy", "x-ms-dedicatedgateway-max-age"];
 const BATCH: &[&str] = &[
     "x-ms-cosmos-batch-atomic",
     "x-ms-cosmos-batch-continue-on-error",
@@ -220,10 +222,10 @@ impl RequestHeaders {
         batch
     }
 
-    /// The headers of a point operation on a document beside the items of this request: the same partition, the same
-    /// consistency, none of the conditions.
+    /// The headers of a point operation on a document beside the items of this request: the same partition, none of the conditions.
+    /// How old the document may be is not the caller's to say: a marker that is there must be seen.
     pub fn of_document(&self) -> Self {
-        self.without(&[POINT, BATCH].concat())
+        self.without(&[POINT, BATCH, FRESHNESS].concat())
     }
 
     /// Reads no older state than the one in which `token` was given.
@@ -353,6 +355,7 @@ mod tests {
             ("prefer", "return=minimal"),
             ("x-ms-documentdb-is-upsert", "True"),
             ("x-ms-session-token", "0:1"),
+            ("x-ms-consistency-level", "Eventual"),
             ("content-type", "application/json_patch+json"),
         ]);
         let headers = RequestHeaders::allow(&caller, RangeAddressing::Drop);
@@ -362,6 +365,7 @@ mod tests {
             names(batch.as_map()),
             [
                 "content-type",
+                "x-ms-consistency-level",
                 "x-ms-cosmos-batch-atomic",
                 "x-ms-cosmos-batch-ordered",
                 "x-ms-cosmos-is-batch-request",

@@ -13,12 +13,11 @@ use crate::{
         definition::{State, member, texts},
         task::{Call, Patched, Task},
     },
+    identity::WORKFLOW_HEADER,
 };
 
 /// The outcome is not known: the write may stand.
 const UNKNOWN_OUTCOME: [&str; 3] = ["States.Http.StatusCode.504", "States.Http.Socket", "States.Timeout"];
-/// Where a task sends a token that it had minted itself.
-const TOKEN: &str = "x-stepgate-token";
 /// How often a retrier tries unless it says otherwise.
 const DEFAULT_ATTEMPTS: u64 = 3;
 
@@ -98,7 +97,7 @@ pub(super) fn missing_retry(check: &Check<'_>) -> Vec<Spot> {
         if call.is_write() && !is_repeatable(check, task, state, call) {
             wanted.remove(&code_of(Condition::Timeout));
         }
-        if task.headers.get(TOKEN).is_some() {
+        if task.headers.get(WORKFLOW_HEADER.as_str()).is_some() {
             wanted.remove(&code_of(Condition::InvalidToken));
         }
         let retriers = retriers(state);
