@@ -43,7 +43,7 @@ deny:
 bench *FILTER:
     cargo bench --locked -p stepgate-bench -- {{ FILTER }}
 
-# CPU, latency and memory of a request beside nginx, HAProxy, Envoy and a bare hyper proxy; ten minutes.
+# CPU, latency and memory of a request beside nginx, HAProxy, Envoy and a bare hyper proxy; five minutes.
 compare *TARGETS:
     bench/compare {{ TARGETS }}
 

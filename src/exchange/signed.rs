@@ -1,6 +1,6 @@
 //! Requests signed with the account key: how they leave, what passes by itself, and what is waited out.
 //!
-//! This is the only place that signs, and all of it is within the budget. A call is made so that it can be repeated: what an
+//! Everything about users, permissions and databases is signed here, and is within the budget. A call is made so that it can be repeated: what an
 //! earlier try did, a later one finds done.
 
 use std::{

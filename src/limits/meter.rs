@@ -61,7 +61,7 @@ impl Meter {
 
     /// Whether a new meter would allow no more than this one.
     pub(super) fn is_as_new(&self) -> bool {
-        // A second without a request fills both rates again, save for a debt.
+        // Every rate is full again, and every place free.
         self.requests.as_ref().is_none_or(Requests::is_full)
             && self.request_units.iter().all(RequestUnits::is_full)
             && self.places.as_ref().is_none_or(Places::are_free)

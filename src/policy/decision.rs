@@ -247,7 +247,13 @@ impl Hours {
 impl fmt::Display for Hours {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [from, until] = [self.from, self.until].map(|minute| format!("{:02}:{:02}", minute / 60, minute % 60));
-        write!(f, "{from} until {until} UTC")
+        write!(f, "{from} until {until} UTC")?;
+        if self.days == Self::EVERY_DAY {
+            return Ok(());
+        }
+        let days = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"].into_iter().enumerate();
+        let days = days.filter(|(day, _)| (self.days >> day) & 1 == 1).map(|(_, name)| name);
+        write!(f, " on {}", days.collect::<Vec<_>>().join(", "))
     }
 }
 
@@ -382,7 +388,7 @@ mod tests {
         assert_eq!((wait(0, 8 * 60), wait(0, 18 * 60 - 1)), (None, None));
         assert_eq!((wait(0, 8 * 60 - 1), wait(0, 18 * 60)), (Some(1), Some(14 * 60)));
         assert_eq!((wait(1, 19 * 60), wait(2, 0), wait(3, 12 * 60)), (Some(61 * 60), Some(56 * 60), Some(20 * 60)));
-        assert_eq!(hours.to_string(), "08:00 until 18:00 UTC");
+        assert_eq!(hours.to_string(), "08:00 until 18:00 UTC on mon, tue, wed, thu, fri");
         let always = Hours { from: 0, until: Hours::DAY, days: Hours::EVERY_DAY };
         assert_eq!(always.begin_in(Timestamp::from_secs(86_399)), None);
     }
