@@ -5,7 +5,10 @@ use std::{env, fs};
 use serde_json::{Value, json};
 use stepgate::audit::Verdict;
 
-use crate::rig::{Answer, Call, Rig, members};
+use crate::{
+    release,
+    rig::{Answer, Call, Rig, members},
+};
 
 const DOCS: &str = "/dbs/shop/colls/orders/docs";
 const ITEM: &str = "/dbs/shop/colls/orders/docs/m-1";
@@ -357,7 +360,7 @@ async fn no_query_tells_two_worlds_apart_that_differ_in_what_is_masked() {
 }
 
 fn given(name: &str, otherwise: u64) -> u64 {
-    env::var_os(name).and_then(|text| text.to_str()?.parse().ok()).unwrap_or(otherwise)
+    env::var(name).map_or(otherwise, |text| text.parse().unwrap())
 }
 
 /// An answer without what differs between any two items.
@@ -534,24 +537,11 @@ impl Dice {
 
 #[tokio::test]
 async fn no_token_leaves_where_a_mask_applies() {
-    let rig = Rig::with(|raw| {
-        raw.exchange.release_tokens = true;
-        raw.dev.as_mut().unwrap().issuer.lifetime = std::time::Duration::from_secs(3_600);
-    })
-    .await;
+    let rig = release::releasing().await;
     let text = "roles: { masked: { grants: [{ container: shop/orders, operations: ['*'], mask: [/secret] }] } }\n\
                 bindings: [{ role: masked, workloads: [{ issuer: local, claims: { client_id: [operator, nobody] } }] }]\n";
-    let ask = async |client: &str| {
-        let form = url::form_urlencoded::Serializer::new(String::new())
-            .append_pair("grant_type", "urn:ietf:params:oauth:grant-type:token-exchange")
-            .append_pair("subject_token", &rig.token(client))
-            .append_pair("subject_token_type", "urn:ietf:params:oauth:token-type:jwt")
-            .append_pair("resource", "cosmos:///shop/orders")
-            .append_pair("scope", "items/read query")
-            .finish();
-        let call = rig.call("POST", "/oauth2/token").header("content-type", "application/x-www-form-urlencoded");
-        call.body(form).send().await
-    };
+    let ask =
+        async |client: &str| release::ask(&rig, &rig.token(client), "cosmos:///shop/orders", "items/read query").await;
     assert!(members(ask("operator").await.expect(200).json()).contains_key("access_token"));
     fs::write(rig.file("policies/masks.yaml"), text).unwrap();
     rig.server.reload().await;

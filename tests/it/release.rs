@@ -17,7 +17,8 @@ use crate::rig::{Answer, Rig, members};
 const EXCHANGE: &str = "urn:ietf:params:oauth:grant-type:token-exchange";
 const JWT: &str = "urn:ietf:params:oauth:token-type:jwt";
 
-async fn releasing() -> Rig {
+/// A stack that releases tokens, and whose workflow tokens live long enough for it.
+pub(crate) async fn releasing() -> Rig {
     Rig::with(|raw| {
         raw.exchange.release_tokens = true;
         raw.dev.as_mut().unwrap().issuer.lifetime = Duration::from_secs(3_600);
@@ -25,7 +26,8 @@ async fn releasing() -> Rig {
     .await
 }
 
-async fn ask(rig: &Rig, token: &str, resource: &str, scope: &str) -> Answer {
+/// Asks for a token that leaves the gateway.
+pub(crate) async fn ask(rig: &Rig, token: &str, resource: &str, scope: &str) -> Answer {
     let form = form_urlencoded::Serializer::new(String::new())
         .append_pair("grant_type", EXCHANGE)
         .append_pair("subject_token", token)

@@ -1,6 +1,7 @@
 //! A whole stack for one test: issuer, Cosmos and gateway on loopback, and a client that calls as an HTTP Task would.
 
 use std::{
+    collections::HashSet,
     fs,
     future::Future,
     net::SocketAddr,
@@ -362,9 +363,15 @@ impl Rig {
         self.cosmos().recorded().into_iter().filter(|request| request.operation.is_some()).collect()
     }
 
-    /// What Cosmos was asked for callers. Of the rest, the gateway asks on its own account what the account allows.
+    /// What Cosmos was asked for callers. Of the rest, the gateway asks on its own account what the account allows; what it asks for
+    /// a caller has the caller's request id.
     pub(crate) fn asked_for_callers(&self) -> Vec<Recorded> {
-        let own = |request: &Recorded| request.method == "GET" && matches!(&*request.resource_type, "" | "colls");
+        let callers: HashSet<_> =
+            self.records().into_iter().map(|record| record.entry.request_id.to_string()).collect();
+        let own = |request: &Recorded| {
+            let on_its_own = request.method == "GET" && matches!(&*request.resource_type, "" | "colls");
+            on_its_own && !callers.contains(&request.activity_id)
+        };
         self.cosmos().recorded().into_iter().filter(|request| !own(request)).collect()
     }
 

@@ -63,7 +63,7 @@ class Example:
 
     def fault(self, **fault: Any) -> None:
         """Lets a fault wait for the requests it is meant for."""
-        expect(peers.ask("POST", f"{self.cosmos}/_stepgate/faults", fault).status, 200, "status of the fault's order")
+        peers.fault(self.cosmos, **fault)
 
     def items(self, container: str, partition: str) -> dict[str, dict[str, Any]]:
         """What is in a partition, past the gateway."""
@@ -111,6 +111,7 @@ def load_modify_save(stage: Stage) -> None:
     expect(example.items("stock", "w1")["a-1"]["quantity"], 100 - 2 * RIVALS, "what is left")
     (sold_out,) = example.run({"much": given | {"take": 1000, "minus": -1000}})
     expect((sold_out["status"], sold_out.get("error")), ("FAILED", "SoldOut"), "an execution that wants too much")
+    peers.all_struck(example.cosmos)
     peers.verify(example.audit)
 
 
@@ -126,6 +127,7 @@ def map_fan_out(stage: Stage) -> None:
     left = {name: item["quantity"] for name, item in example.items("stock", "w1").items()}
     booked = {f"a-{article}": sum(1 + n for n in range(LINES) if n % 4 == article) for article in range(4)}
     expect(left, {name: 1000 - quantity for name, quantity in booked.items()}, "what is left of each article")
+    peers.all_struck(example.cosmos)
     peers.verify(example.audit)
 
 
@@ -148,6 +150,7 @@ def saga(stage: Stage) -> None:
     (full,) = example.run({"run-4": booking | {"order": "o-4"}})
     expect((full["status"], full.get("error")), ("FAILED", "NothingDone"), "a booking without a seat")
     expect_that("payment-o-4" not in example.items("sagas", "t1"), "nothing was taken for it")
+    peers.all_struck(example.cosmos)
     peers.verify(example.audit)
 
 
@@ -164,6 +167,7 @@ def paging(stage: Stage) -> None:
     numbers = [n for n in range(ORDERS) if n % 7]
     expect((summed["orders"], summed["total"]), (len(numbers), sum(numbers)), "orders and their total")
     expect_that(summed["pages"] > 3, f"more than three pages, and not {summed['pages']}")
+    peers.all_struck(example.cosmos)
     peers.verify(example.audit)
 
 
@@ -174,6 +178,7 @@ def web_identity(stage: Stage) -> None:
     expect(output(ended)["total"], 7, "the order's total")
     trace = peers.stepgate("audit", "trace", "run-1", "--dir", str(example.audit))
     expect_that("(signed)" in trace.stdout and "role/WebIdentity" in trace.stdout, f"who and how sure stand in\n{trace.stdout}")
+    peers.all_struck(example.cosmos)
     peers.verify(example.audit)
 
 

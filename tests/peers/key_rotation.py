@@ -137,7 +137,7 @@ class KeyRotation:
     def rotate(self, key: str | None = None) -> str:
         """Puts another primary key in force; the old one signs nothing any more, nor do the tokens minted by it work."""
         order = {"kind": "rotate_key", **({"account_key": key} if key else {})}
-        return str(peers.ask("POST", f"{self.cosmos}/_stepgate/faults", order).body["account_key"])
+        return str(peers.fault(self.cosmos, **order)["account_key"])
 
     def write(self, **keys: str) -> str:
         """A pending version with these keys in place of those before."""
@@ -212,7 +212,7 @@ class KeyRotation:
         with self.load().running("previous"):
             self.finish(self.write(primaryMasterKey=new))
             self.in_use("AWSCURRENT")
-            peers.ask("POST", f"{self.cosmos}/_stepgate/faults", {"kind": "expire_tokens"})
+            peers.fault(self.cosmos, kind="expire_tokens")
             self.in_use("AWSPREVIOUS")
             time.sleep(HOLD)
             self.rotate(new)
@@ -236,7 +236,7 @@ class KeyRotation:
             self.aws.signal(signal.SIGSTOP)
             try:
                 self.readiness("degraded")
-                peers.ask("POST", f"{self.cosmos}/_stepgate/faults", {"kind": "expire_tokens"})
+                peers.fault(self.cosmos, kind="expire_tokens")
                 time.sleep(OUTAGE)
             finally:
                 self.aws.signal(signal.SIGCONT)
@@ -246,7 +246,7 @@ class KeyRotation:
         """Users and permissions are unavailable; tokens at hand are not."""
         fault = {"kind": "unavailable", "on": "permissions", "count": 1_000_000}
         with self.load().running("without users and permissions"):
-            peers.ask("POST", f"{self.cosmos}/_stepgate/faults", fault)
+            peers.fault(self.cosmos, **fault)
             self.readiness("degraded")
             time.sleep(OUTAGE)
             peers.ask("DELETE", f"{self.cosmos}/_stepgate/faults")

@@ -259,6 +259,18 @@ def verify(audit: Path) -> None:
     expect(json.loads(verified.stdout)["ok"], True, "`ok` of `audit verify`")
 
 
+def fault(cosmos: str, **order: Any) -> Any:
+    """An order to the stand-in for Cosmos, which must take it; what it says of it."""
+    answer = ask("POST", f"{cosmos}/_stepgate/faults", order)
+    expect(answer.status, 200, f"status of the order {order}")
+    return answer.body
+
+
+def all_struck(cosmos: str) -> None:
+    """Every fault that was ordered has found its requests."""
+    expect(ask("GET", f"{cosmos}/_stepgate/faults").body["faults"], [], "faults that struck nothing")
+
+
 def run(name: str, scene: Callable[[Stage], list[tuple[str, Callable[[], None]]]]) -> None:
     """Sets a scene, makes its checks, and exits with 1 when one fails. The last line counts them."""
     # Asked to stop, it stops its programs first.
@@ -282,7 +294,7 @@ def run(name: str, scene: Callable[[Stage], list[tuple[str, Callable[[], None]]]
                 passed += 1
                 print(f"ok      {name}: {what}", flush=True)
     print(f"{passed} passed, {failed} failed", flush=True)
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if failed or not passed else 0)
 
 
 def tell(name: str, what: str, error: Exception) -> None:

@@ -80,7 +80,7 @@ def scene(stage: Stage) -> list[tuple[str, Callable[[], None]]]:
     config = stage.gateway_config(issuer, cosmos)
     gateway = stage.gateway(config)
     throttle = {"kind": "throttle", "retry_after_ms": 600_000, "count": 1, "operation": "upsert"}
-    expect(peers.ask("POST", f"{cosmos}/_stepgate/faults", throttle).status, 200, "status of the fault's order")
+    peers.fault(cosmos, **throttle)
     http_task.install(http_task.OAuth(gateway.ready["gateway"], f"{issuer}/token"))
     definition = json.loads((peers.HERE / "asl/order.asl.json").read_text())
     execution = http_task.execute(definition, NAME, {"id": "o-1", "tenant": "t1"})
