@@ -4,12 +4,13 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, watch},
     time::timeout,
 };
 
@@ -20,6 +21,7 @@ use super::{
     record::{Entry, Sequence},
     recover,
     refusals::Refusals,
+    reply,
     segment::Damage,
     status::{Counters, Health, Shared, Status},
     writer::{Append, Message, Parts, Writer},
@@ -255,19 +257,19 @@ impl Journal {
     /// Writes a record and resolves when it is as durable as the configuration wants; an error when it is not within the
     /// deadline. A caller that stops waiting does not unwrite the record.
     pub async fn append(&self, entry: Entry) -> Result<Sequence, Unavailable> {
-        let (waiter, written) = oneshot::channel();
+        let (waiter, waiting) = reply::waiter();
         let message = Message::Append(Box::new(Append { entry, time: self.clock.now(), waiter }));
         if let Some(hung) = self.hung() {
             // It is left with the writer all the same, which then knows what nobody waited for.
-            drop(written);
+            drop(waiting);
             let _ = self.messages.try_send(message);
             return Err(Unavailable::Failed(Arc::new(hung)));
         }
-        let append = async {
+        let append = pin!(async {
             self.messages.send(message).await.map_err(|_| Unavailable::Closed)?;
             self.bell.0.ring_for_all().await;
-            written.await.unwrap_or(Err(Unavailable::Closed))
-        };
+            waiting.written().await
+        });
         let hung = || Unavailable::Failed(Arc::new(AuditError::Hung(self.deadline)));
         timeout(self.deadline, append).await.unwrap_or_else(|_| Err(hung()))
     }

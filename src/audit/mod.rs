@@ -45,6 +45,7 @@ mod readings;
 mod record;
 mod recover;
 mod refusals;
+mod reply;
 mod retention;
 mod segment;
 mod status;

@@ -11,10 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::{
-    mpsc::{self, error::TryRecvError},
-    oneshot,
-};
+use tokio::sync::mpsc::{self, error::TryRecvError};
 
 use super::{
     anchors::Anchors,
@@ -28,6 +25,7 @@ use super::{
     record::{Entry, Phase, Sequence, Verdict},
     recover::{self, Found},
     refusals::Refusals,
+    reply::{self, Waiter},
     retention,
     segment::{self, LONGEST_LINE, Log, SegmentName},
     status::Shared,
@@ -36,6 +34,8 @@ use crate::clock::{Clock, Timestamp};
 
 /// The most appends in one commit.
 const GROUP: usize = 1024;
+/// About the length of a line, in bytes: room for it is taken at once.
+const USUAL_LINE: usize = 2048;
 /// How often the writer looks up when nothing comes: refusals, checkpoints and mending wait no longer.
 const TICK: Duration = Duration::from_secs(1);
 /// How often a segment that failed is tried again.
@@ -56,7 +56,7 @@ pub(super) enum Message {
 pub(super) struct Append {
     pub(super) entry: Entry,
     pub(super) time: Timestamp,
-    pub(super) waiter: oneshot::Sender<Result<Sequence, Unavailable>>,
+    pub(super) waiter: Waiter,
 }
 
 /// What a writer shares with the journal, and what it alone may use.
@@ -142,7 +142,7 @@ impl Writer {
             looked: None,
             packing: None,
         };
-        let mut batch = Batch::new(writer.head.clone());
+        let mut batch = Batch::new(writer.head.clone(), orphans.len());
         for orphan in orphans {
             batch.push(now, &orphan.recovered())?;
         }
@@ -203,7 +203,7 @@ impl Writer {
         if let Err(error) = ready {
             return self.refuse(appends, &error);
         }
-        let mut batch = Batch::new(self.head.clone());
+        let mut batch = Batch::new(self.head.clone(), appends.len());
         let (appends, orphans) = match self.full.clone() {
             None => (appends, std::mem::take(&mut self.orphans)),
             Some(error) => {
@@ -216,7 +216,10 @@ impl Writer {
             // An outcome that could be rendered once can be rendered again.
             let _ = batch.push(now, orphan);
         }
-        let written = self.gather(&mut batch, appends);
+        let mut written = self.gather(&mut batch, appends);
+        if self.config.durability == Durability::Memory {
+            self.confirm(std::mem::take(&mut written));
+        }
         let (refusal_bytes, uncounted) = self.gather_refusals(&mut batch, now, is_last);
         let noted = self.gather_readings(&mut batch, now);
         if batch.bytes.is_empty() {
@@ -226,12 +229,7 @@ impl Writer {
             Ok(()) => {
                 self.refusal_bytes += refusal_bytes;
                 readings::forget(noted);
-                for (append, sequence) in written {
-                    if let Some(entry) = append.answer(Ok(sequence)) {
-                        // The record tells of an answer that did not leave, since its caller waited no longer.
-                        self.remember(entry);
-                    }
-                }
+                self.confirm(written);
                 self.keep_up(now, is_last);
             }
             Err(error) => {
@@ -271,27 +269,20 @@ impl Writer {
         self.full = Some(error);
     }
 
-    /// Puts appends into the batch. Those that cannot be rendered are answered; with durability `memory` all are.
+    /// Puts appends into the batch. Those that cannot be rendered are answered.
     fn gather(&self, batch: &mut Batch, appends: Vec<Append>) -> Vec<(Append, Sequence)> {
         let mut gathered = Vec::with_capacity(appends.len());
         for append in appends {
-            let pushed = match (append.waiter.is_closed(), append.entry.phase) {
+            let pushed = match (append.waiter.is_gone(), append.entry.phase) {
                 (false, _) => batch.push(append.time, &append.entry),
                 // Whoever waited for it has refused its request already, so nothing came of it.
                 (true, Phase::Intent) => continue,
                 (true, _) => batch.push(append.time, &append.entry.clone().recovered()),
             };
             match pushed {
-                Ok(sequence) if self.config.durability == Durability::Memory => {
-                    append.answer(Ok(sequence));
-                }
                 Ok(sequence) => gathered.push((append, sequence)),
-                Err(AuditError::TooLong) => {
-                    append.answer(Err(Unavailable::TooLong));
-                }
-                Err(error) => {
-                    append.answer(Err(Unavailable::Failed(Arc::new(error))));
-                }
+                Err(AuditError::TooLong) => append.waiter.tell(Err(Unavailable::TooLong)),
+                Err(error) => append.waiter.tell(Err(Unavailable::Failed(Arc::new(error)))),
             }
         }
         gathered
@@ -516,8 +507,22 @@ impl Writer {
         for append in appends {
             let Append { entry, waiter, .. } = append;
             self.remember(entry);
-            let _ = waiter.send(Err(Unavailable::Failed(Arc::clone(error))));
+            waiter.tell(Err(Unavailable::Failed(Arc::clone(error))));
         }
+    }
+
+    /// Answers appends that were written. Of an answer that does not leave, since its caller waits no longer, the record tells all
+    /// the same; so another one follows.
+    fn confirm(&mut self, written: Vec<(Append, Sequence)>) {
+        let mut waiters = Vec::with_capacity(written.len());
+        for (append, sequence) in written {
+            if append.waiter.is_gone() {
+                self.remember(append.entry);
+            } else {
+                waiters.push((append.waiter, sequence));
+            }
+        }
+        reply::tell_all(waiters);
     }
 
     /// Remembers an outcome whose answer does not leave, to write it as recovered.
@@ -563,11 +568,6 @@ impl Append {
         let was_allowed = entry.decision.as_ref().is_some_and(|ruling| ruling.verdict == Verdict::Allow);
         entry.phase == Phase::Outcome && was_allowed && entry.question.action.is_some_and(|action| action.is_write())
     }
-
-    /// Gives the result to whoever waits, and the entry back when nobody does.
-    fn answer(self, result: Result<Sequence, Unavailable>) -> Option<Entry> {
-        self.waiter.send(result).is_err().then_some(self.entry)
-    }
 }
 
 /// Lines that are written together.
@@ -580,8 +580,9 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(head: Head) -> Self {
-        Self { bytes: Vec::new(), head, suppressed: 0 }
+    /// A batch that is about to hold this many lines.
+    fn new(head: Head, lines: usize) -> Self {
+        Self { bytes: Vec::with_capacity(lines * USUAL_LINE), head, suppressed: 0 }
     }
 
     fn push(&mut self, time: Timestamp, entry: &Entry) -> Result<Sequence, AuditError> {
