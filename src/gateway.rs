@@ -153,7 +153,9 @@ impl Gateway {
     /// Answers one request; whatever happens on the way, there is an answer and a record.
     pub async fn answer(&self, peer: SocketAddr, encrypted: bool, request: Request<Body>) -> Response<Bytes> {
         let span = trace::request(&request, encrypted);
-        self.attend(peer, encrypted, request, None).instrument(span).await
+        // A walk is large, and whoever takes a future by value copies it: it has its own place from the start. What is pinned further
+        // on stays where it is for the same reason.
+        Box::pin(self.attend(peer, encrypted, request, None)).instrument(span).await
     }
 
     async fn attend(
@@ -179,12 +181,11 @@ impl Gateway {
         };
         let walked = match (wanted, patience) {
             (Some(_), Ok(_)) if let Some(Tool::Inquiry(inquiry)) = &tool => {
-                let inquire = self.inquire(inquiry, &head.headers, &mut entry);
+                let inquire = Box::pin(self.inquire(inquiry, &head.headers, &mut entry));
                 timeout_at(request.deadline, inquire).await.unwrap_or_else(|_| Err(Refusal::deadline()))
             }
             (Some(_), Ok(_)) if self.is_release(&head) => {
-                // Pinned where they are: a walk is large, and every wrapper that takes it by value copies it.
-                let release = pin!(self.release(&request, &head, body, &mut entry));
+                let release = Box::pin(self.release(&request, &head, body, &mut entry));
                 timeout_at(request.deadline, release).await.map_err(|_| Refusal::deadline())
             }
             (Some(_), Ok(_)) => {
@@ -223,7 +224,7 @@ impl Gateway {
             Route::Preflight => {
                 let (subject, context, presented) = (&subject, &context, presented.as_ref());
                 let caller = preflight::Caller { request, form, subject, context, presented };
-                return self.preflight(&caller, &body, entry).await;
+                return Box::pin(self.preflight(&caller, &body, entry)).await;
             }
             Route::Container(route) => route,
         };
@@ -258,7 +259,7 @@ impl Gateway {
         headers: &HeaderMap,
         entry: &mut Entry,
     ) -> Result<(VerifiedSubject, ExecutionContext), Refusal> {
-        let authenticated = self.rooms.identity.authenticate(headers).instrument(room!("identity")).await;
+        let authenticated = pin!(self.rooms.identity.authenticate(headers)).instrument(room!("identity")).await;
         self.let_in(authenticated, headers, entry)
     }
 
@@ -350,12 +351,13 @@ impl Gateway {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
             self.record(intent).await?;
         }
-        let exchange = self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str());
+        let exchange = pin!(self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str()));
         let warrant = exchange.instrument(room!("exchange")).await?;
         let mut errand = errand::prepare(request, permit, question, headers);
         errand.session.clone_from(session);
         let mut answer = match marker {
-            Some(marker) => self.once(marker, permitted, &errand, &warrant, entry).await?,
+            // What not every request needs has a place of its own, so that every request is smaller.
+            Some(marker) => Box::pin(self.once(marker, permitted, &errand, &warrant, entry)).await?,
             None => self.run(permitted, &errand, &warrant, entry).await?,
         };
         answer = answer::view(question.action, select, masking::covered(permitted, answer, entry)?)?;
@@ -408,7 +410,7 @@ impl Gateway {
             || self.rooms.clock.now() < permitted.subject.expires() && self.still_welcome(permitted).is_ok();
         let span = trace::errand(permitted.question.action, &permitted.question.container);
         let throttled = || permitted.place.hear(Signal::Throttled);
-        let forwarding = self.rooms.upstream.forward(errand, warrant, may_retry, throttled);
+        let forwarding = pin!(self.rooms.upstream.forward(errand, warrant, may_retry, throttled));
         let forwarded = forwarding.instrument(span.clone()).await;
         trace::returned(&span, &forwarded);
         if let Ok(answer) = &forwarded {
@@ -433,7 +435,7 @@ impl Gateway {
 
     /// Waits until a record is durable.
     async fn record(&self, entry: Entry) -> Result<(), Refusal> {
-        Ok(self.rooms.journal.append(entry).instrument(room!("audit")).await.map(drop)?)
+        Ok(pin!(self.rooms.journal.append(entry)).instrument(room!("audit")).await.map(drop)?)
     }
 
     /// Closes the record and lets the answer go; without a record there is no answer.

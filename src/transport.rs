@@ -6,7 +6,7 @@
 
 mod span;
 
-use std::{error::Error as _, path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error as _, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use http::{Request, Response};
@@ -216,7 +216,7 @@ impl Transport {
         room: Option<Room<'_>>,
     ) -> Result<Response<Bytes>, TransportError> {
         let span = span::begin(&mut request);
-        let answered = self.send(request, largest, deadline, room).instrument(span.clone()).await;
+        let answered = pin!(self.send(request, largest, deadline, room)).instrument(span.clone()).await;
         span::end(&span, &answered);
         answered
     }
@@ -228,7 +228,7 @@ impl Transport {
         deadline: Duration,
         room: Option<Room<'_>>,
     ) -> Result<Response<Bytes>, TransportError> {
-        let whole = async {
+        let whole = pin!(async {
             let response = self.client.request(request).await.map_err(|error| {
                 if error.is_connect() || was_never_sent(&error) {
                     TransportError::Connect(chain(&error))
@@ -238,7 +238,7 @@ impl Transport {
             })?;
             let (parts, body) = response.into_parts();
             Ok(Response::from_parts(parts, read(body, largest, room).await?))
-        };
+        });
         tokio::time::timeout(deadline, whole).await.unwrap_or(Err(TransportError::Deadline(deadline)))
     }
 }

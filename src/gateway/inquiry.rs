@@ -87,7 +87,7 @@ impl Gateway {
         tool: Tool,
     ) -> Response<Bytes> {
         let span = trace::request(&request, encrypted);
-        self.attend(peer, encrypted, request, Some(tool)).instrument(span).await
+        Box::pin(self.attend(peer, encrypted, request, Some(tool))).instrument(span).await
     }
 
     /// Answers an inquiry.

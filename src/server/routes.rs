@@ -47,7 +47,8 @@ pub(super) fn routes(door: Door, face: Option<Face>) -> Router {
             .route(&format!("/{}", mcp::PATH), any(agent).with_state(Arc::new(face))),
         None => routes,
     };
-    routes.fallback(walk).layer(CatchPanicLayer::new()).layer(map_response(identify)).with_state(door)
+    // One layer for both: each one that stands for itself is a box and a copy of the service for every request.
+    routes.fallback(walk).layer((map_response(identify), CatchPanicLayer::new())).with_state(door)
 }
 
 /// RFC 9728: whom to ask for a token, for the gateway as a whole or for its face for agents.
@@ -82,7 +83,7 @@ async fn agent(
 }
 
 /// Every answer has a request id: the walk's own, or one for an answer that no walk made.
-async fn identify(mut response: Response) -> Response {
+async fn identify<B>(mut response: Response<B>) -> Response<B> {
     if let Entry::Vacant(place) = response.headers_mut().entry(REQUEST_ID)
         && let Ok(id) = HeaderValue::try_from(RequestId::new().as_str())
     {
