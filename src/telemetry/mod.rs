@@ -14,6 +14,7 @@ mod export;
 mod exposition;
 mod labels;
 mod lines;
+mod log;
 mod metrics;
 mod request;
 mod start;

@@ -18,6 +18,7 @@ use tracing_subscriber::{
 use super::{
     export::{self, Otlp, OtlpSetup, Tally},
     lines::{Lines, LinesWriter},
+    log::Log,
 };
 use crate::transport::SPANS;
 
@@ -114,13 +115,7 @@ where
     // What rmcp says below an error quotes what callers ask and are answered.
     let discreet =
         |about: &tracing::Metadata<'_>| !about.target().starts_with("rmcp") || *about.level() <= Level::ERROR;
-    let log = tracing_subscriber::fmt::layer()
-        .json()
-        .flatten_event(true)
-        .with_current_span(false)
-        .with_span_list(false)
-        .with_writer(writer)
-        .with_filter(filter.and(filter_fn(move |about| about.is_event() && discreet(about))));
+    let log = Log(writer).with_filter(filter.and(filter_fn(move |about| about.is_event() && discreet(about))));
     let log = tracing_subscriber::registry().with(log);
     let Some(provider) = spans else { return Dispatch::new(log) };
     let traces = tracing_opentelemetry::layer()
