@@ -232,7 +232,11 @@ impl PartitionKey {
 /// The value of the `x-ms-documentdb-partitionkey` header: compact JSON in ASCII, since header values carry no other.
 impl fmt::Display for PartitionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for c in self.to_json().to_string().chars() {
+        let text = self.to_json().to_string();
+        if text.is_ascii() {
+            return f.write_str(&text);
+        }
+        for c in text.chars() {
             if c.is_ascii() {
                 write!(f, "{c}")?;
             } else {

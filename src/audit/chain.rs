@@ -38,12 +38,19 @@ impl Hash {
 
 impl fmt::Display for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Every record spells two of them: as a whole, and not digit by digit through the formatter.
-        f.write_str(&hex::encode(self.0))
+        f.write_str(str::from_utf8(&self.digits()).unwrap_or_default())
     }
 }
 
 impl Hash {
+    /// The lower-case digits. Every record spells two hashes, and a `String` is made digit by digit.
+    fn digits(&self) -> [u8; DIGITS] {
+        let mut digits = [0; DIGITS];
+        // It fails for a length that is not twice the other.
+        let _ = hex::encode_to_slice(self.0, &mut digits);
+        digits
+    }
+
     /// The hash that lower-case digits spell.
     fn from_digits(digits: &[u8]) -> Option<Self> {
         let (pairs, []) = digits.as_chunks::<2>() else { return None };
@@ -146,7 +153,7 @@ pub(super) fn seal(prev: Hash, lines: &mut Vec<u8>, begun: usize) -> Hash {
     let hash = digest(prev, body.strip_suffix(b"}").unwrap_or(body));
     lines.pop();
     lines.extend_from_slice(BEFORE);
-    lines.extend_from_slice(hash.to_string().as_bytes());
+    lines.extend_from_slice(&hash.digits());
     lines.extend_from_slice(AFTER);
     lines.push(b'\n');
     hash
