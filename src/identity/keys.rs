@@ -2,8 +2,14 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, ED25519, ParsedPublicKey, RSA_PKCS1_2048_8192_SHA256,
+    RSA_PKCS1_2048_8192_SHA384, RSA_PKCS1_2048_8192_SHA512, RSA_PSS_2048_8192_SHA256, RSA_PSS_2048_8192_SHA384,
+    RSA_PSS_2048_8192_SHA512, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm,
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::{
-    DecodingKey,
+    DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, KeyOperations, PublicKeyUse},
 };
 use serde::Deserialize;
@@ -16,16 +22,19 @@ use crate::clock::Timestamp;
 #[derive(Debug)]
 pub(super) struct Key {
     jwk: Jwk,
-    decoding: DecodingKey,
+    /// One for each algorithm that the key may verify, parsed when the key is fetched: `jsonwebtoken` parses it again for each
+    /// signature, which is a good part of what an RSA signature costs.
+    parsed: Vec<(Algorithm, ParsedPublicKey)>,
     first_seen: Timestamp,
 }
 
 impl Key {
-    /// The key that a JWK stands for; `None` for kinds of keys that no accepted algorithm uses.
+    /// The key that a JWK stands for; `None` for kinds of keys that no accepted algorithm uses, and for what is no such key.
     fn new(jwk: Jwk, first_seen: Timestamp) -> Option<Self> {
-        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-        let key = Self { jwk, decoding, first_seen };
-        Algorithm::ALL.into_iter().any(|algorithm| key.fits(algorithm)).then_some(key)
+        let key = DecodingKey::from_jwk(&jwk).ok()?;
+        let fitting = Algorithm::ALL.into_iter().filter(|algorithm| may_verify(&jwk, *algorithm));
+        let parsed: Vec<_> = fitting.filter_map(|algorithm| Some((algorithm, parse(&key, algorithm)?))).collect();
+        (!parsed.is_empty()).then_some(Self { jwk, parsed, first_seen })
     }
 
     pub(super) fn id(&self) -> Option<&str> {
@@ -36,32 +45,68 @@ impl Key {
         self.first_seen
     }
 
-    /// Whether the key may verify signatures of that algorithm: its type and curve, and its `alg`, `use` and `key_ops`
-    /// where it has them (RFC 7517, section 4; AWS publishes an RSA key without `alg`).
+    /// Whether the key may verify signatures of that algorithm.
     pub(super) fn fits(&self, algorithm: Algorithm) -> bool {
-        let common = &self.jwk.common;
-        self.has_type_for(algorithm)
-            && common.key_algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm.for_jsonwebtoken()))
-            && common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature)
-            && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
-    }
-
-    fn has_type_for(&self, algorithm: Algorithm) -> bool {
-        use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
-        match (&self.jwk.algorithm, algorithm) {
-            (AlgorithmParameters::RSA(_), RS256 | RS384 | RS512 | PS256 | PS384 | PS512) => true,
-            (AlgorithmParameters::EllipticCurve(key), ES256) => key.curve == EllipticCurve::P256,
-            (AlgorithmParameters::EllipticCurve(key), ES384) => key.curve == EllipticCurve::P384,
-            (AlgorithmParameters::OctetKeyPair(key), EdDSA) => key.curve == EllipticCurve::Ed25519,
-            _ => false,
-        }
+        self.parsed(algorithm).is_some()
     }
 
     /// Whether `signature` (base64url) is this key's over `message`.
     pub(super) fn verifies(&self, algorithm: Algorithm, message: &str, signature: &str) -> bool {
-        let verified =
-            jsonwebtoken::crypto::verify(signature, message.as_bytes(), &self.decoding, algorithm.for_jsonwebtoken());
-        verified.unwrap_or(false)
+        let (Some(key), Ok(signature)) = (self.parsed(algorithm), URL_SAFE_NO_PAD.decode(signature)) else {
+            return false;
+        };
+        key.verify_sig(message.as_bytes(), &signature).is_ok()
+    }
+
+    fn parsed(&self, algorithm: Algorithm) -> Option<&ParsedPublicKey> {
+        self.parsed.iter().find(|(fitting, _)| *fitting == algorithm).map(|(_, key)| key)
+    }
+}
+
+/// Whether a key is for signatures of that algorithm: its type and curve, and its `alg`, `use` and `key_ops` where it has
+/// them (RFC 7517, section 4; AWS publishes an RSA key without `alg`).
+fn may_verify(jwk: &Jwk, algorithm: Algorithm) -> bool {
+    let common = &jwk.common;
+    has_type_for(jwk, algorithm)
+        && common.key_algorithm.is_none_or(|named| named == KeyAlgorithm::from(algorithm.for_jsonwebtoken()))
+        && common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature)
+        && common.key_operations.as_ref().is_none_or(|operations| operations.contains(&KeyOperations::Verify))
+}
+
+fn has_type_for(jwk: &Jwk, algorithm: Algorithm) -> bool {
+    use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+    match (&jwk.algorithm, algorithm) {
+        (AlgorithmParameters::RSA(_), RS256 | RS384 | RS512 | PS256 | PS384 | PS512) => true,
+        (AlgorithmParameters::EllipticCurve(key), ES256) => key.curve == EllipticCurve::P256,
+        (AlgorithmParameters::EllipticCurve(key), ES384) => key.curve == EllipticCurve::P384,
+        (AlgorithmParameters::OctetKeyPair(key), EdDSA) => key.curve == EllipticCurve::Ed25519,
+        _ => false,
+    }
+}
+
+/// The key as signatures of that algorithm are verified with it. An RSA key of less than 2048 bits is parsed and verifies
+/// nothing.
+fn parse(key: &DecodingKey, algorithm: Algorithm) -> Option<ParsedPublicKey> {
+    let rsa = |parameters: &'static RsaParameters| match key.kind() {
+        DecodingKeyKind::RsaModulusExponent { n, e } => {
+            RsaPublicKeyComponents { n, e }.to_parsed_public_key(parameters).ok()
+        }
+        DecodingKeyKind::SecretOrDer(_) => None,
+    };
+    let point = |algorithm: &'static dyn VerificationAlgorithm| match key.kind() {
+        DecodingKeyKind::SecretOrDer(point) => ParsedPublicKey::new(algorithm, point).ok(),
+        DecodingKeyKind::RsaModulusExponent { .. } => None,
+    };
+    match algorithm {
+        Algorithm::RS256 => rsa(&RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => rsa(&RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => rsa(&RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => rsa(&RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => rsa(&RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => rsa(&RSA_PSS_2048_8192_SHA512),
+        Algorithm::ES256 => point(&ECDSA_P256_SHA256_FIXED),
+        Algorithm::ES384 => point(&ECDSA_P384_SHA384_FIXED),
+        Algorithm::EdDSA => point(&ED25519),
     }
 }
 
@@ -155,11 +200,18 @@ mod tests {
     }
 
     fn ec(kid: &str, curve: &str) -> Value {
-        json!({"kty": "EC", "kid": kid, "crv": curve, "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})
+        let (x, y) = match curve {
+            "P-384" => (
+                "qofKIr6LBTeOscce8yCtdG4dO2KLp5uYWfdB4IJUKjhVAvJdv1UpbDpUXjhydgq3",
+                "NhfeSpYmLG9dnpi_kpLcKfj0Hb0omhR86doxE7XwuMAKYLHOHX6BnXpDHXyQ6g5f",
+            ),
+            _ => ("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU", "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"),
+        };
+        json!({"kty": "EC", "kid": kid, "crv": curve, "x": x, "y": y})
     }
 
     #[test]
-    fn keys_of_unknown_kinds_are_left_out() {
+    fn what_is_no_key_and_keys_of_unknown_kinds_are_left_out() {
         let odd = json!([
             {"kty": "AKP", "kid": "pq", "alg": "ML-DSA-65", "pub": "AAAA"},
             {"kty": "EC", "kid": "k1", "crv": "secp256k1", "x": "AA", "y": "AA"},
@@ -167,6 +219,10 @@ mod tests {
             {"kty": "RSA", "kid": 7, "n": "AA", "e": "AQAB"},
             {"kty": "RSA", "kid": "half", "n": "AA"},
             "garbage",
+            with(rsa("empty"), "n", json!("")),
+            with(ec("beside the curve", "P-256"), "y", json!("f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU")),
+            with(ec("of another curve", "P-256"), "crv", json!("P-384")),
+            {"kty": "OKP", "kid": "short", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQH"},
             with(rsa("enc"), "use", json!("enc")),
             with(rsa("oaep"), "alg", json!("RSA-OAEP")),
             with(rsa("ops"), "key_ops", json!(["wrapKey"])),
