@@ -43,6 +43,10 @@ deny:
 bench *FILTER:
     cargo bench --locked -p stepgate-bench -- {{ FILTER }}
 
+# What a token and a mint cost, by how many there are.
+growth *FILTER:
+    cargo bench --locked --profile optimised -p stepgate-bench-growth --benches -- {{ FILTER }}
+
 # CPU, latency and memory of a request beside nginx, HAProxy, Envoy and a bare hyper proxy; five minutes.
 compare *TARGETS:
     bench/compare {{ TARGETS }}

@@ -2,7 +2,7 @@
 //! same disk takes for a bare sync; how many records it takes from one, ten, a hundred and a thousand who append at once; and
 //! how fast a log is verified.
 //!
-//!     cargo run --locked --release -p stepgate-bench-audit [DIRECTORY [SECONDS]]
+//!     cargo run --locked --release -p stepgate-bench-growth [DIRECTORY [SECONDS]]
 //!
 //! The directory is where the log goes, so that the disk is the one that is asked about.
 
