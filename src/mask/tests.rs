@@ -24,7 +24,7 @@ fn covered(mask: &Mask, action: Operation, body: &Value) -> Value {
 }
 
 fn given(name: &str, otherwise: u64) -> u64 {
-    env::var(name).map_or(otherwise, |text| text.parse().unwrap())
+    env::var_os(name).map_or(otherwise, |text| text.to_str().unwrap().parse().unwrap())
 }
 
 /// A generator that needs no crate: splitmix64.
