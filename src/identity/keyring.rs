@@ -2,9 +2,10 @@
 //!
 //! [`KeyRing::keep_fresh`] alone fetches, at an interval and on demand, and replaces the set only by a complete one that
 //! parsed; requests read the last set and never touch the network. A request with a `kid` that is not in the set rings
-//! once and waits for the fetch that follows, together with everybody else who rang. A fetch that brought nothing new
-//! answers for ten seconds, so that forged key ids cannot make the gateway hammer the issuer; a key id that was asked for
-//! in vain is not asked for again for a while longer, unless the set changes.
+//! once and waits for the fetch that follows, together with everybody else who rang. Three fetches that brought nothing new
+//! are followed by no other for ten seconds, so that forged key ids cannot make the gateway hammer the issuer; a key id that
+//! was asked for in vain is not asked for again for a while, unless the set changes. One that nobody asked for, since there
+//! was no fetch to be had, is: it may be the issuer's new key.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -27,8 +28,10 @@ use crate::{
     transport::Transport,
 };
 
-/// How long no unknown `kid` causes a fetch after one of them caused one in vain.
+/// A fetch that an unknown `kid` caused in vain is paid off in so much time, and so many may be owed for: then none causes
+/// another. One alone would let a single stray token keep a new key waiting, whose tokens come right behind.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
+const MOST_IN_VAIN: u32 = 3;
 
 /// How long a request waits for a fetch: both documents may take their whole deadline.
 const LONGEST_WAIT: Duration = discovery::DOCUMENT_DEADLINE.saturating_mul(2);
@@ -84,7 +87,7 @@ pub(super) struct State {
     pub(super) failures: u32,
     /// Why the last fetch failed; `None` when it did not.
     pub(super) error: Option<Arc<FetchError>>,
-    /// When a fetch that was asked for last ended without a key that was not known before.
+    /// When the fetches that were asked for and brought no key that was not known before will be paid off.
     vain: Option<Timestamp>,
     /// Whether a fetch is under way.
     busy: bool,
@@ -115,12 +118,12 @@ impl KeyRing {
         {
             return self.look_up(kid, algorithm);
         }
-        self.refetched().await;
+        let asked_for = self.refetched().await;
         match self.look_up(kid, algorithm) {
             // The key may be one that the issuer published since: it cannot be asked, so the token cannot be judged.
             Err(Miss::NoKey(NoKey::Unknown)) if self.state.borrow().error.is_some() => Err(Miss::Unavailable),
             Err(miss @ Miss::NoKey(NoKey::Unknown)) => {
-                if let Some(rung) = rung {
+                if let Some(rung) = rung.filter(|_| asked_for) {
                     self.unknown.insert(rung, self.clock.now()).await;
                 }
                 Err(miss)
@@ -134,7 +137,8 @@ impl KeyRing {
     pub(super) fn install(&self, keys: KeySet) {
         let now = self.clock.now();
         self.state.send_modify(|state| {
-            (state.keys, state.fetched, state.vain) = (Some(Arc::new(keys)), Some(now), Some(now));
+            let owed = now.plus(DEMAND_INTERVAL * MOST_IN_VAIN);
+            (state.keys, state.fetched, state.vain) = (Some(Arc::new(keys)), Some(now), Some(owed));
         });
     }
 
@@ -158,13 +162,13 @@ impl KeyRing {
         self.state.borrow().clone()
     }
 
-    /// Waits for the fetch under way, or for a new one unless one was made in vain lately.
-    async fn refetched(&self) {
+    /// Waits for the fetch under way, or for a new one unless too many were made in vain lately; whether it was asked for.
+    async fn refetched(&self) -> bool {
         let mut state = self.state.subscribe();
         let seen = {
             let state = state.borrow();
             if !state.busy && self.in_vain_lately(&state) {
-                return;
+                return false;
             }
             state.fetches
         };
@@ -176,6 +180,7 @@ impl KeyRing {
         let fetched = state.wait_for(|state| state.fetches > seen);
         // Running out of time leaves the old set in place, which is what the caller then judges by.
         let _ = tokio::time::timeout(LONGEST_WAIT, fetched).await;
+        true
     }
 
     async fn rang_in_vain(&self, rung: u64) -> bool {
@@ -183,7 +188,7 @@ impl KeyRing {
     }
 
     fn in_vain_lately(&self, state: &State) -> bool {
-        state.vain.is_some_and(|at| self.clock.now().since(at) < DEMAND_INTERVAL)
+        state.vain.is_some_and(|until| until.since(self.clock.now()) > DEMAND_INTERVAL * (MOST_IN_VAIN - 1))
     }
 
     /// Fetches now, at intervals, and on demand, until dropped.
@@ -215,7 +220,7 @@ impl KeyRing {
                 self.unknown.invalidate_all();
                 state.vain = None;
             } else if asked_for {
-                state.vain = Some(now);
+                state.vain = Some(state.vain.map_or(now, |until| until.max(now)).plus(DEMAND_INTERVAL));
             }
             match parsed {
                 Ok(keys) => {
@@ -284,5 +289,30 @@ impl KeyRing {
         let _ = rand::fill(&mut random);
         let [random] = random;
         whole - (whole / 10).mul_f64(f64::from(random) / 255.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+
+    /// Of RFC 7517, appendix A.1.
+    const KEYS: &[u8] = br#"{"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "kid": "old",
+        "x": "MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4", "y": "4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"}]}"#;
+
+    #[tokio::test]
+    async fn a_key_id_that_no_fetch_was_made_for_is_asked_for_when_one_can_be() {
+        let clock = ManualClock::new(Timestamp::from_secs(0));
+        let ring = KeyRing::new(Clock::Manual(clock.clone()), Duration::from_secs(3600));
+        ring.install(KeySet::parse(KEYS, Timestamp::from_secs(0), None).unwrap());
+        let refused = ring.find(Some("new"), Algorithm::ES256).await;
+        assert_eq!(refused.unwrap_err(), Miss::NoKey(NoKey::Unknown), "too many others were asked for in vain");
+        clock.advance(DEMAND_INTERVAL);
+        let mut demand = ring.demand.subscribe();
+        tokio::select! {
+            _ = ring.find(Some("new"), Algorithm::ES256) => panic!("it is refused without a fetch"),
+            rung = demand.wait_for(|wanted| *wanted == 1) => assert!(rung.is_ok()),
+        }
     }
 }
