@@ -2,10 +2,10 @@
 //!
 //! [`KeyRing::keep_fresh`] alone fetches, at an interval and on demand, and replaces the set only by a complete one that
 //! parsed; requests read the last set and never touch the network. A request with a `kid` that is not in the set rings
-//! once and waits for the fetch that follows, together with everybody else who rang. Three fetches that brought nothing new
-//! are followed by no other for ten seconds, so that forged key ids cannot make the gateway hammer the issuer; a key id that
-//! was asked for in vain is not asked for again for a while, unless the set changes. One that nobody asked for, since there
-//! was no fetch to be had, is: it may be the issuer's new key.
+//! once and waits for the fetch that follows, together with everybody else who rang. A fetch that brought nothing new
+//! answers for ten seconds, so that forged key ids cannot make the gateway hammer the issuer; a key id that was asked for
+//! in vain is not asked for again for a while longer, unless the set changes. One that nobody asked for, since there was no
+//! fetch to be had, is: it may be the issuer's new key.
 
 use std::{
     hash::{BuildHasher as _, RandomState},
@@ -28,10 +28,8 @@ use crate::{
     transport::Transport,
 };
 
-/// A fetch that an unknown `kid` caused in vain is paid off in so much time, and so many may be owed for: then none causes
-/// another. One alone would let a single stray token keep a new key waiting, whose tokens come right behind.
+/// How long no unknown `kid` causes a fetch after one of them caused one in vain.
 const DEMAND_INTERVAL: Duration = Duration::from_secs(10);
-const MOST_IN_VAIN: u32 = 3;
 
 /// How long a request waits for a fetch: both documents may take their whole deadline.
 const LONGEST_WAIT: Duration = discovery::DOCUMENT_DEADLINE.saturating_mul(2);
@@ -87,7 +85,7 @@ pub(super) struct State {
     pub(super) failures: u32,
     /// Why the last fetch failed; `None` when it did not.
     pub(super) error: Option<Arc<FetchError>>,
-    /// When the fetches that were asked for and brought no key that was not known before will be paid off.
+    /// When a fetch that was asked for last ended without a key that was not known before.
     vain: Option<Timestamp>,
     /// Whether a fetch is under way.
     busy: bool,
@@ -137,8 +135,7 @@ impl KeyRing {
     pub(super) fn install(&self, keys: KeySet) {
         let now = self.clock.now();
         self.state.send_modify(|state| {
-            let owed = now.plus(DEMAND_INTERVAL * MOST_IN_VAIN);
-            (state.keys, state.fetched, state.vain) = (Some(Arc::new(keys)), Some(now), Some(owed));
+            (state.keys, state.fetched, state.vain) = (Some(Arc::new(keys)), Some(now), Some(now));
         });
     }
 
@@ -162,7 +159,7 @@ impl KeyRing {
         self.state.borrow().clone()
     }
 
-    /// Waits for the fetch under way, or for a new one unless too many were made in vain lately; whether it was asked for.
+    /// Waits for the fetch under way, or for a new one unless one was made in vain lately; whether there was one to wait for.
     async fn refetched(&self) -> bool {
         let mut state = self.state.subscribe();
         let seen = {
@@ -188,7 +185,7 @@ impl KeyRing {
     }
 
     fn in_vain_lately(&self, state: &State) -> bool {
-        state.vain.is_some_and(|until| until.since(self.clock.now()) > DEMAND_INTERVAL * (MOST_IN_VAIN - 1))
+        state.vain.is_some_and(|at| self.clock.now().since(at) < DEMAND_INTERVAL)
     }
 
     /// Fetches now, at intervals, and on demand, until dropped.
@@ -220,7 +217,7 @@ impl KeyRing {
                 self.unknown.invalidate_all();
                 state.vain = None;
             } else if asked_for {
-                state.vain = Some(state.vain.map_or(now, |until| until.max(now)).plus(DEMAND_INTERVAL));
+                state.vain = Some(now);
             }
             match parsed {
                 Ok(keys) => {
@@ -307,7 +304,7 @@ mod tests {
         let ring = KeyRing::new(Clock::Manual(clock.clone()), Duration::from_secs(3600));
         ring.install(KeySet::parse(KEYS, Timestamp::from_secs(0), None).unwrap());
         let refused = ring.find(Some("new"), Algorithm::ES256).await;
-        assert_eq!(refused.unwrap_err(), Miss::NoKey(NoKey::Unknown), "too many others were asked for in vain");
+        assert_eq!(refused.unwrap_err(), Miss::NoKey(NoKey::Unknown), "another was asked for in vain a moment ago");
         clock.advance(DEMAND_INTERVAL);
         let mut demand = ring.demand.subscribe();
         tokio::select! {
