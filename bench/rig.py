@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import signal
@@ -16,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
@@ -127,7 +130,7 @@ class Rig:
 
     def fill(self, text: str, port: int, settings: dict[str, str]) -> str:
         """A template with its places filled; what settings bring may have places too."""
-        places = settings | {
+        places = {
             "PORT": str(port),
             "UPSTREAM_PORT": str(self.upstream_port),
             "ISSUER": f"http://127.0.0.1:{self.upstream_port}",
@@ -136,7 +139,7 @@ class Rig:
             "ITEM": ITEM,
             "CREDENTIAL": CREDENTIAL,
             "CREDENTIAL_DOUBLED": CREDENTIAL.replace("%", "%%"),
-        }
+        } | settings
         for _ in range(2):
             text = re.sub("@([A-Z_]+)@", lambda place: places[place[1]], text)
         return text
@@ -262,12 +265,49 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def run(command: list[str]) -> str:
+def run(command: list[str], directory: Path | None = None) -> str:
     """A command's output; its failure ends the run."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"bench: {command[0]} failed: {(done.stderr or done.stdout).strip()}")
     return done.stdout
+
+
+def build(*packages: str) -> None:
+    """What is ours, as it is released."""
+    for package in packages:
+        subprocess.run(["cargo", "build", "--locked", "--release", "--package", package], cwd=ROOT, check=True)
+
+
+def machine() -> str:
+    """What it was measured on."""
+    model = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return f"{model[1] if model else platform.machine()}, Linux {platform.release()}, load average {os.getloadavg()[0]:.2f} before"
+
+
+@contextlib.contextmanager
+def load(plan: Mapping[str, Any], file: Path) -> Iterator[Iterator[dict[str, Any]]]:
+    """The lines of the program `load`, as they come; the plan is written to the file. It ends with the block, if not before."""
+    file.write_text(json.dumps(plan))
+    command = [str(TARGET_DIRECTORY / "release/load"), str(file)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    with process:
+        try:
+            yield map(json.loads, process.stdout or ())
+            if process.wait():
+                sys.exit(f"bench: {' '.join(command)} failed")
+        finally:
+            process.kill()
+
+
+def quantile(micros: Counter[int], share: float) -> float:
+    """The latency that so many of the requests did not exceed, in microseconds; how many took how long is given."""
+    left = share * micros.total()
+    for took in sorted(micros):
+        left -= micros[took]
+        if left < 0:
+            return took
+    return max(micros, default=math.nan)
 
 
 @contextlib.contextmanager
