@@ -51,6 +51,14 @@ growth *FILTER:
 compare *TARGETS:
     bench/compare {{ TARGETS }}
 
+# What the gateway adds to 300 requests a second, and to 300 at once; two minutes.
+state-machine:
+    bench/state-machine
+
+# Half an hour of load, reloads, rotations and faults; MINUTES for less.
+soak MINUTES="30":
+    bench/soak --minutes {{ MINUTES }}
+
 # The image, its tests, and the instructions of a request; wants root, for buildah.
 image:
     .ci/run image
