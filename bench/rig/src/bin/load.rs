@@ -9,6 +9,7 @@ use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     error::Error,
     fs,
+    io::{Write as _, stdout},
     path::PathBuf,
     rc::Rc,
     sync::Arc,
@@ -21,7 +22,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -261,7 +262,7 @@ impl Load {
             "unexpected": kind.name, "sent": sent, "answered": unix_seconds(), "status": answer.status, "text": text,
             "request_id": answer.request_id, "token": kind.token,
         });
-        println!("{line}");
+        tell(&line);
         None
     }
 
@@ -335,13 +336,14 @@ impl Load {
             ticks.tick().await;
             self.print_counts();
             if let Err(error) = self.read_tokens() {
-                println!("{}", json!({"unexpected": "tokens", "text": error.to_string(), "status": 0}));
+                let (now, text) = (unix_seconds(), error.to_string());
+                tell(&json!({"unexpected": "tokens", "sent": now, "answered": now, "status": 0, "text": text}));
             }
         }
     }
 
     fn print_counts(&self) {
-        println!("{}", json!({"until": unix_seconds(), "counts": self.counts.take()}));
+        tell(&json!({"until": unix_seconds(), "counts": self.counts.take()}));
     }
 
     fn read_tokens(&self) -> Result<(), Box<dyn Error>> {
@@ -353,6 +355,13 @@ impl Load {
             }
         }
         Ok(())
+    }
+}
+
+/// Prints a line. Without a reader the load has no purpose any more.
+fn tell(line: &Value) {
+    if writeln!(stdout(), "{line}").is_err() {
+        std::process::exit(1);
     }
 }
 
