@@ -297,6 +297,8 @@ class Canary:
 
     def owner(self) -> None:
         """A process that cannot be dumped belongs to root, as /proc and ptrace see it; its own user gets nothing, who gets any other."""
+        # Otherwise the user could not even keep what it may have.
+        self.stage.directory.chmod(0o755)
         other = subprocess.Popen(["sleep", "600"], user=NOBODY, group=NOBODY)
         self.stage.cleanup.callback(other.kill)
         expect_that(self.gcore(other.pid, NOBODY) is not None, "the user can have the memory of what is not protected")
@@ -321,7 +323,6 @@ class Canary:
         (home / "stepgate.yaml").write_text(json.dumps(config))
         for path in (home, *home.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
-        self.stage.directory.chmod(0o755)
         argv = [str(home / "stepgate"), "serve", "--config", str(home / "stepgate.yaml"), "--format", "json"]
         process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, user=NOBODY, group=NOBODY, cwd=home)
         self.stage.cleanup.callback(process.kill)
