@@ -51,7 +51,7 @@ growth *FILTER:
 compare *TARGETS:
     bench/compare {{ TARGETS }}
 
-# What the gateway adds to 300 requests a second, and to 300 at once; two minutes.
+# What the gateway adds to 300 requests a second, and to 300 at once; three minutes.
 state-machine:
     bench/state-machine
 

@@ -1,7 +1,7 @@
 //! The log's layer: an event becomes one line of JSON.
 //!
 //! The line is serialised into bytes at once. The formatter that `tracing-subscriber` has for JSON writes every piece of it through
-//! the standard library's formatting, which checks each piece again, and twice as much time went there as into the line itself.
+//! the standard library's formatting, which checks each piece again, and half of what a line cost went there.
 
 use std::io::Write as _;
 
