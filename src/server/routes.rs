@@ -47,8 +47,13 @@ pub(super) fn routes(door: Door, face: Option<Face>) -> Router {
             .route(&format!("/{}", mcp::PATH), any(agent).with_state(Arc::new(face))),
         None => routes,
     };
-    // One layer for both: each one that stands for itself is a box and a copy of the service for every request.
-    routes.fallback(walk).layer((map_response(identify), CatchPanicLayer::new())).with_state(door)
+    around(routes.fallback(walk)).with_state(door)
+}
+
+/// What every request passes. One layer for both: each one that stands for itself is a box and a copy of the service for every
+/// request.
+fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
+    routes.layer((map_response(identify), CatchPanicLayer::new()))
 }
 
 /// RFC 9728: whom to ask for a token, for the gateway as a whole or for its face for agents.
@@ -127,5 +132,23 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
         {
             self.walks.spawn(walk);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer_with_a_request_id() {
+        async fn broken() -> StatusCode {
+            panic!("of this test")
+        }
+        let routes = around(Router::new().route("/", get(broken)));
+        let response = routes.oneshot(Request::new(Body::empty())).await.unwrap();
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(response.headers().contains_key(REQUEST_ID));
     }
 }
