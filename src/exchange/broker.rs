@@ -206,7 +206,8 @@ impl Broker {
             self.renew_if_due(&token, now, activity);
             return Ok(token);
         }
-        self.mint.mint_unless(&scope, activity, 0, None, is_usable).await
+        // Its own place: what is seldom needed shall not make every walk larger.
+        Box::pin(self.mint.mint_unless(&scope, activity, 0, None, is_usable)).await
     }
 
     /// The token to try once more with, after Cosmos refused `stale`: the one at hand if it is newer, else a new one. When
@@ -234,7 +235,7 @@ impl Broker {
             return Err(ExchangeError::Throttled { retry_after: REMINT_PAUSE - age });
         }
         let quick_remints = if is_quick { stale.quick_remints + 1 } else { 1 };
-        self.mint.mint_unless(&scope, activity, quick_remints, None, is_newer).await
+        Box::pin(self.mint.mint_unless(&scope, activity, quick_remints, None, is_newer)).await
     }
 
     /// The account key in use.
