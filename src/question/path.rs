@@ -1,5 +1,7 @@
 //! Paths: parsed, decoded once, checked, and rebuilt from the parts.
 
+use std::{borrow::Cow, fmt};
+
 use percent_encoding::percent_decode_str;
 
 use super::{Rejection, item_named};
@@ -28,7 +30,7 @@ pub(super) fn parse(raw: &str) -> Result<Path, Rejection> {
     let inner = raw.strip_prefix('/').ok_or(Rejection::Path)?;
     let inner = inner.strip_suffix('/').unwrap_or(inner);
     let segments = inner.split('/').map(decode).collect::<Result<Vec<_>, _>>()?;
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let segments: Vec<&str> = segments.iter().map(AsRef::as_ref).collect();
     Ok(match segments.as_slice() {
         ["dbs", database, "colls", container, rest @ ..] => {
             let container = || ContainerName::new(database, container).map_err(Rejection::from);
@@ -49,24 +51,26 @@ pub(super) fn parse(raw: &str) -> Result<Path, Rejection> {
 impl Path {
     /// The path for Cosmos, rebuilt from the checked parts; the gateway's own paths have none.
     pub(super) fn rebuild(&self) -> String {
-        let base = |c: &ContainerName| format!("/dbs/{}/colls/{}", encode(c.database()), encode(c.container()));
+        let below = |c: &ContainerName, rest: fmt::Arguments<'_>| {
+            format!("/dbs/{}/colls/{}{rest}", encode(c.database()), encode(c.container()))
+        };
         match self {
             Self::Root | Self::Preflight | Self::Elsewhere => String::new(),
-            Self::Container(container) => base(container),
-            Self::Ranges(container) => format!("{}/pkranges", base(container)),
-            Self::Items(container) => format!("{}/docs", base(container)),
-            Self::Item(container, item) => format!("{}/docs/{}", base(container), encode(item.as_str())),
-            Self::Procedure(container, id) => format!("{}/sprocs/{}", base(container), encode(id.as_str())),
+            Self::Container(container) => below(container, format_args!("")),
+            Self::Ranges(container) => below(container, format_args!("/pkranges")),
+            Self::Items(container) => below(container, format_args!("/docs")),
+            Self::Item(container, item) => below(container, format_args!("/docs/{}", encode(item.as_str()))),
+            Self::Procedure(container, id) => below(container, format_args!("/sprocs/{}", encode(id.as_str()))),
         }
     }
 }
 
 /// Decodes one segment, once. An encoded slash decodes to a slash, which no name may hold.
-fn decode(segment: &str) -> Result<String, Rejection> {
+fn decode(segment: &str) -> Result<Cow<'_, str>, Rejection> {
     if segment.is_empty() || !is_well_encoded(segment) {
         return Err(Rejection::Path);
     }
-    percent_decode_str(segment).decode_utf8().map(Into::into).map_err(|_| Rejection::Path)
+    percent_decode_str(segment).decode_utf8().map_err(|_| Rejection::Path)
 }
 
 /// Whether every `%` is followed by two hexadecimal digits; the decoder would let a broken one stand as text.

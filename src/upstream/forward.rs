@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::Full;
 use tokio::time::Instant;
 use url::Url;
@@ -35,6 +35,10 @@ use crate::{
 
 /// The version of the REST API, unless the caller asks for another.
 const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
+const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
+const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
+const DATE: HeaderName = HeaderName::from_static("x-ms-date");
+const TENTATIVE_WRITES: HeaderName = HeaderName::from_static("x-ms-cosmos-allow-tentative-writes");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
 /// The room taken for an answer before its request leaves, beside as much as was sent; what is longer takes more as it comes. A
 /// write, which is answered with what it wrote, must not find out afterwards that its answer cannot be held.
@@ -338,13 +342,13 @@ impl Upstream {
             Request::builder().method(errand.method.clone()).uri(uri).body(Full::new(errand.body.clone()))?;
         let headers = request.headers_mut();
         *headers = errand.headers.as_map().clone();
-        headers.entry("x-ms-version").or_insert(API_VERSION);
+        headers.entry(VERSION).or_insert(API_VERSION);
         headers.insert(header::AUTHORIZATION, warrant.authorization().clone());
         headers.insert(header::USER_AGENT, USER_AGENT);
-        headers.insert("x-ms-activity-id", activity_id);
-        headers.insert("x-ms-date", date);
+        headers.insert(ACTIVITY_ID, activity_id);
+        headers.insert(DATE, date);
         if errand.safety != Safety::Read && self.regions.all_write() {
-            headers.insert("x-ms-cosmos-allow-tentative-writes", HeaderValue::from_static("true"));
+            headers.insert(TENTATIVE_WRITES, HeaderValue::from_static("true"));
         }
         if let Some(session) = &errand.session
             && let Some(token) = self.sessions.token(session, headers.get(SESSION_TOKEN))
