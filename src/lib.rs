@@ -62,6 +62,7 @@ pub mod asl;
 pub mod access;
 pub mod clock;
 pub mod diagnostic;
+pub mod json;
 pub mod secret;
 pub mod transport;
 

@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
 
 /// Longest id of a Cosmos resource, in characters (REST reference, "id must not exceed 255 characters").
@@ -174,14 +174,31 @@ impl KeyComponent {
     pub fn to_json(&self) -> Value {
         match self {
             Self::Text(text) => Value::String(text.to_string()),
-            // A whole number is written without a fraction, as Cosmos clients write it.
-            Self::Number(number) if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 => {
-                Value::from(*number as i64)
-            }
-            Self::Number(number) => Value::from(*number),
+            Self::Number(number) => whole(*number).map_or_else(|| Value::from(*number), Value::from),
             Self::Bool(flag) => Value::Bool(*flag),
             Self::Null => Value::Null,
             Self::Undefined => Value::Object(serde_json::Map::new()),
+        }
+    }
+}
+
+/// A whole number is written without a fraction, as Cosmos clients write it.
+fn whole(number: f64) -> Option<i64> {
+    (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
+}
+
+/// As [`KeyComponent::to_json`].
+impl Serialize for KeyComponent {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Number(number) => match whole(*number) {
+                Some(whole) => serializer.serialize_i64(whole),
+                None => serializer.serialize_f64(*number),
+            },
+            Self::Bool(flag) => serializer.serialize_bool(*flag),
+            Self::Null => serializer.serialize_unit(),
+            Self::Undefined => serializer.serialize_map(Some(0))?.end(),
         }
     }
 }
@@ -194,7 +211,7 @@ impl KeyComponent {
 pub struct MalformedPartitionKey;
 
 /// A partition key value: one component, or up to three of a hierarchical key. Never empty.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct PartitionKey(Arc<[KeyComponent]>);
 
 impl PartitionKey {

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, str::FromStr, sync::Arc, time::Duration};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::record::{
@@ -16,6 +16,7 @@ use crate::{
         StateName, Subject, UnknownOperation, WorkloadKind,
     },
     clock::Timestamp,
+    json::Object,
     policy::{Clause, ClauseKind, Scope},
 };
 
@@ -48,94 +49,92 @@ pub enum Unreadable {
 /// What is said of an outcome that never became durable.
 const OUTCOME_UNKNOWN: &str = "unknown";
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 pub(super) struct Fields {
     phase: Phase,
-    #[serde(default, skip_serializing_if = "str::is_empty")]
+    #[serde(default)]
     request_id: Arc<str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    outcome: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     issuer: Option<IssuerName>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     subject: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     client: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     workload_kind: Option<WorkloadKind>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     execution: Option<StoredFact<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     run: Option<StoredFact<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     state: Option<StoredFact<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     entered: Option<StoredFact<Arc<str>>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     attempt: Option<StoredFact<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     redrive: Option<StoredFact<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     item: Option<StoredFact<u32>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     operation: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     database: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     container: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     partition_key: Option<Value>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     item_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     batch: Vec<StoredInside>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     decision: Option<Verdict>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     clauses: Vec<StoredClause>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     policy_revision: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     credential: Option<StoredCredential>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     upstream: Option<StoredUpstream>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     answer: Option<StoredAnswer>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     idempotency: Option<Telling>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     masked: Vec<Arc<str>>,
     bytes_in: u64,
     bytes_out: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     peer: Option<String>,
     user_agent: UserAgentKind,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     suppressed: Option<StoredSuppressed>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     revocation: Option<Revocation>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     reading: Option<StoredReading>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredFact<T> {
     value: T,
     assurance: Assurance,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredInside {
     operation: Arc<str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     container: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     item_id: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     partition_key: Option<Value>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredClause {
     kind: StoredClauseKind,
     name: Arc<str>,
@@ -143,54 +142,54 @@ struct StoredClause {
     place: Arc<str>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 #[serde(rename_all = "lowercase")]
 enum StoredClauseKind {
     Grant,
     Deny,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredCredential {
     scope: StoredScope,
     mode: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     permission_id: Option<Arc<str>>,
     enforced_by: Enforcer,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredScope {
     database: String,
     container: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     partition_key: Option<Value>,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredUpstream {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     status: Option<u16>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     substatus: Option<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     activity_id: Option<Arc<str>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     region: Option<Arc<str>>,
     attempts: u32,
     request_units: f64,
     latency_ms: f64,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredAnswer {
     status: u16,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     error: Option<Arc<str>>,
     duration_ms: f64,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredReading {
     command: String,
     selection: String,
@@ -198,58 +197,160 @@ struct StoredReading {
     time: i64,
 }
 
-#[derive(Serialize, Deserialize, Debug)]
+#[derive(Deserialize, Debug)]
 struct StoredSuppressed {
     count: u64,
     since: i64,
 }
 
-impl From<&Entry> for Fields {
-    fn from(entry: &Entry) -> Self {
-        let (context, question) = (&entry.context, &entry.question);
-        let ruling = entry.decision.as_ref();
-        Self {
-            phase: entry.phase,
-            request_id: Arc::clone(&entry.request_id),
-            outcome: (entry.phase == Phase::Recovered).then(|| OUTCOME_UNKNOWN.into()),
-            issuer: entry.who.as_ref().map(|who| who.subject.issuer.clone()),
-            subject: entry.who.as_ref().map(|who| Arc::clone(&who.subject.id)),
-            client: entry.who.as_ref().and_then(|who| who.client.clone()),
-            workload_kind: entry.who.as_ref().and_then(|who| who.kind),
-            execution: context.execution.as_ref().map(|fact| store(fact, |e| e.as_str().to_owned())),
-            run: context.run.as_ref().map(|fact| store(fact, |run| run.as_str().to_owned())),
-            state: context.state.as_ref().map(|fact| store(fact, |s| s.as_str().to_owned())),
-            entered: context.entered.as_ref().map(|fact| store(fact, Arc::clone)),
-            attempt: context.attempt.as_ref().map(|fact| store(fact, |attempt| attempt.0)),
-            redrive: context.redrive.as_ref().map(|fact| store(fact, |n| *n)),
-            item: context.item.as_ref().map(|fact| store(fact, |n| *n)),
-            operation: question.action.map(|action| action.as_str().into()),
-            database: question.container.as_ref().map(|c| c.database().to_owned()),
-            container: question.container.as_ref().map(|c| c.container().to_owned()),
-            partition_key: question.partition_key.as_ref().map(PartitionKey::to_json),
-            item_id: question.item.as_ref().map(|id| id.as_str().to_owned()),
-            batch: question.batch.iter().map(StoredInside::from).collect(),
-            decision: ruling.map(|ruling| ruling.verdict),
-            clauses: ruling.map(|r| r.clauses.iter().map(StoredClause::from).collect()).unwrap_or_default(),
-            policy_revision: ruling.and_then(|ruling| ruling.revision.clone()),
-            credential: entry.credential.as_ref().map(StoredCredential::from),
-            upstream: entry.upstream.as_ref().map(StoredUpstream::from),
-            answer: entry.answer.as_ref().map(StoredAnswer::from),
-            idempotency: entry.told,
-            masked: entry.masked.clone(),
-            bytes_in: entry.bytes_in,
-            bytes_out: entry.bytes_out,
-            peer: entry.peer.map(|peer| peer.to_string()),
-            user_agent: entry.user_agent,
-            suppressed: entry
-                .suppressed
-                .map(|suppressed| StoredSuppressed { count: suppressed.count, since: suppressed.since.as_millis() }),
-            revocation: entry.revocation.clone(),
-            reading: entry.reading.as_ref().map(StoredReading::from),
-        }
+/// Writes the members of `stepgate`; what is not known is left out. [`Fields`] reads them back.
+pub(super) fn write(it: &mut Object<'_>, entry: &Entry) {
+    it.text("phase", entry.phase.as_str());
+    if !entry.request_id.is_empty() {
+        it.text("request_id", &entry.request_id);
+    }
+    if entry.phase == Phase::Recovered {
+        it.text("outcome", OUTCOME_UNKNOWN);
+    }
+    if let Some(who) = &entry.who {
+        write_who(it, who);
+    }
+    write_context(it, &entry.context);
+    write_question(it, &entry.question);
+    if let Some(ruling) = &entry.decision {
+        write_ruling(it, ruling);
+    }
+    if let Some(credential) = &entry.credential {
+        it.object("credential", |it| write_credential(it, credential));
+    }
+    if let Some(upstream) = &entry.upstream {
+        it.object("upstream", |it| write_upstream(it, upstream));
+    }
+    if let Some(answer) = &entry.answer {
+        it.object("answer", |it| {
+            it.value("status", &answer.status);
+            it.maybe_text("error", answer.error.as_deref());
+            it.value("duration_ms", &millis(answer.duration));
+        });
+    }
+    if let Some(told) = entry.told {
+        it.text("idempotency", told.as_str());
+    }
+    if !entry.masked.is_empty() {
+        it.value("masked", &entry.masked);
+    }
+    it.value("bytes_in", &entry.bytes_in);
+    it.value("bytes_out", &entry.bytes_out);
+    it.maybe("peer", entry.peer.as_ref());
+    it.text("user_agent", entry.user_agent.as_str());
+    write_rare(it, entry);
+}
+
+fn write_who(it: &mut Object<'_>, who: &Who) {
+    it.text("issuer", who.subject.issuer.as_str());
+    it.text("subject", &who.subject.id);
+    it.maybe_text("client", who.client.as_deref());
+    it.maybe_text("workload_kind", who.kind.map(WorkloadKind::as_str));
+}
+
+fn write_context(it: &mut Object<'_>, context: &ExecutionContext) {
+    let ExecutionContext { execution, run, state, entered, attempt, redrive, item } = context;
+    write_fact(it, "execution", execution, |it, execution| it.text("value", execution.as_str()));
+    write_fact(it, "run", run, |it, run| it.text("value", run.as_str()));
+    write_fact(it, "state", state, |it, state| it.text("value", state.as_str()));
+    write_fact(it, "entered", entered, |it, entered| it.text("value", entered));
+    write_fact(it, "attempt", attempt, |it, Attempt(number)| it.value("value", number));
+    write_fact(it, "redrive", redrive, |it, number| it.value("value", number));
+    write_fact(it, "item", item, |it, number| it.value("value", number));
+}
+
+fn write_fact<T>(
+    it: &mut Object<'_>,
+    name: &'static str,
+    fact: &Option<Fact<T>>,
+    value: impl FnOnce(&mut Object<'_>, &T),
+) {
+    if let Some(fact) = fact {
+        it.object(name, |it| {
+            value(it, &fact.value);
+            it.text("assurance", fact.assurance.as_str());
+        });
     }
 }
 
+fn write_question(it: &mut Object<'_>, question: &Question) {
+    it.maybe_text("operation", question.action.map(Asked::as_str));
+    if let Some(container) = &question.container {
+        it.text("database", container.database());
+        it.text("container", container.container());
+    }
+    it.maybe("partition_key", question.partition_key.as_ref());
+    it.maybe_text("item_id", question.item.as_ref().map(ItemId::as_str));
+    if !question.batch.is_empty() {
+        it.objects("batch", &question.batch, |it, inside| {
+            it.text("operation", inside.operation.as_str());
+            if let Some(container) = &inside.container {
+                it.value("container", &format_args!("{container}"));
+            }
+            it.maybe_text("item_id", inside.item.as_ref().map(ItemId::as_str));
+            it.maybe("partition_key", inside.partition_key.as_ref());
+        });
+    }
+}
+
+fn write_ruling(it: &mut Object<'_>, ruling: &Ruling) {
+    it.text("decision", ruling.verdict.as_str());
+    if !ruling.clauses.is_empty() {
+        it.objects("clauses", &*ruling.clauses, |it, clause| {
+            it.text("kind", clause.kind.as_str());
+            it.text("name", &clause.name);
+            it.value("index", &clause.index);
+            it.text("place", &clause.place);
+        });
+    }
+    it.maybe_text("policy_revision", ruling.revision.as_deref());
+}
+
+fn write_credential(it: &mut Object<'_>, credential: &Credential) {
+    let scope = &credential.scope;
+    it.object("scope", |it| {
+        it.text("database", scope.container.database());
+        it.text("container", scope.container.container());
+        it.maybe("partition_key", scope.partition_key.as_ref());
+    });
+    it.text("mode", scope.mode.as_str());
+    it.maybe_text("permission_id", credential.permission_id.as_deref());
+    it.text("enforced_by", credential.enforced_by.as_str());
+}
+
+fn write_upstream(it: &mut Object<'_>, upstream: &Upstream) {
+    it.maybe("status", upstream.status.as_ref());
+    it.maybe("substatus", upstream.substatus.as_ref());
+    it.maybe_text("activity_id", upstream.activity_id.as_deref());
+    it.maybe_text("region", upstream.region.as_deref());
+    it.value("attempts", &upstream.attempts);
+    it.value("request_units", &upstream.request_units);
+    it.value("latency_ms", &millis(upstream.latency));
+}
+
+/// What only a record has that tells of no request.
+fn write_rare(it: &mut Object<'_>, entry: &Entry) {
+    if let Some(suppressed) = entry.suppressed {
+        it.object("suppressed", |it| {
+            it.value("count", &suppressed.count);
+            it.value("since", &suppressed.since.as_millis());
+        });
+    }
+    it.maybe("revocation", entry.revocation.as_ref());
+    if let Some(reading) = &entry.reading {
+        it.object("reading", |it| {
+            it.text("command", &reading.command);
+            it.text("selection", &reading.selection);
+            it.value("uid", &reading.uid);
+            it.value("time", &reading.time.as_millis());
+        });
+    }
+}
 impl TryFrom<Fields> for Entry {
     type Error = Unreadable;
 
@@ -309,10 +410,6 @@ impl TryFrom<Fields> for Entry {
     }
 }
 
-fn store<T, S>(fact: &Fact<T>, value: impl FnOnce(&T) -> S) -> StoredFact<S> {
-    StoredFact { value: value(&fact.value), assurance: fact.assurance }
-}
-
 fn recall<S, T>(
     fact: StoredFact<S>,
     value: impl FnOnce(S) -> Result<T, MalformedContext>,
@@ -328,17 +425,6 @@ fn asked(word: &str) -> Result<Asked, UnknownOperation> {
         .map_or_else(|| word.parse().map(Action::Operation).map(Asked::Action), Ok)
 }
 
-impl From<&Inside> for StoredInside {
-    fn from(inside: &Inside) -> Self {
-        Self {
-            operation: inside.operation.as_str().into(),
-            container: inside.container.as_ref().map(ToString::to_string),
-            item_id: inside.item.as_ref().map(|id| id.as_str().to_owned()),
-            partition_key: inside.partition_key.as_ref().map(PartitionKey::to_json),
-        }
-    }
-}
-
 impl TryFrom<StoredInside> for Inside {
     type Error = Unreadable;
 
@@ -352,16 +438,6 @@ impl TryFrom<StoredInside> for Inside {
     }
 }
 
-impl From<&Clause> for StoredClause {
-    fn from(clause: &Clause) -> Self {
-        let kind = match clause.kind {
-            ClauseKind::Grant => StoredClauseKind::Grant,
-            ClauseKind::Deny => StoredClauseKind::Deny,
-        };
-        Self { kind, name: Arc::clone(&clause.name), index: clause.index, place: Arc::clone(&clause.place) }
-    }
-}
-
 impl From<StoredClause> for Clause {
     fn from(stored: StoredClause) -> Self {
         let kind = match stored.kind {
@@ -369,22 +445,6 @@ impl From<StoredClause> for Clause {
             StoredClauseKind::Deny => ClauseKind::Deny,
         };
         Self { kind, name: stored.name, index: stored.index, place: stored.place }
-    }
-}
-
-impl From<&Credential> for StoredCredential {
-    fn from(credential: &Credential) -> Self {
-        let scope = &credential.scope;
-        Self {
-            scope: StoredScope {
-                database: scope.container.database().to_owned(),
-                container: scope.container.container().to_owned(),
-                partition_key: scope.partition_key.as_ref().map(PartitionKey::to_json),
-            },
-            mode: scope.mode.as_str().to_owned(),
-            permission_id: credential.permission_id.clone(),
-            enforced_by: credential.enforced_by,
-        }
     }
 }
 
@@ -408,20 +468,6 @@ impl TryFrom<StoredCredential> for Credential {
     }
 }
 
-impl From<&Upstream> for StoredUpstream {
-    fn from(upstream: &Upstream) -> Self {
-        Self {
-            status: upstream.status,
-            substatus: upstream.substatus,
-            activity_id: upstream.activity_id.clone(),
-            region: upstream.region.clone(),
-            attempts: upstream.attempts,
-            request_units: upstream.request_units,
-            latency_ms: millis(upstream.latency),
-        }
-    }
-}
-
 impl From<StoredUpstream> for Upstream {
     fn from(stored: StoredUpstream) -> Self {
         Self {
@@ -436,26 +482,9 @@ impl From<StoredUpstream> for Upstream {
     }
 }
 
-impl From<&Answer> for StoredAnswer {
-    fn from(answer: &Answer) -> Self {
-        Self { status: answer.status, error: answer.error.clone(), duration_ms: millis(answer.duration) }
-    }
-}
-
 impl From<StoredAnswer> for Answer {
     fn from(stored: StoredAnswer) -> Self {
         Self { status: stored.status, error: stored.error, duration: duration(stored.duration_ms) }
-    }
-}
-
-impl From<&Reading> for StoredReading {
-    fn from(reading: &Reading) -> Self {
-        Self {
-            command: reading.command.clone(),
-            selection: reading.selection.clone(),
-            uid: reading.uid,
-            time: reading.time.as_millis(),
-        }
     }
 }
 

@@ -5,185 +5,98 @@
 //! `tests/peers/ocsf.py` holds records of every phase against it. Three members are not the schema's but an extension's,
 //! which `metadata.extensions` names.
 
-use std::borrow::Cow;
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::{
     chain::Hash,
-    fields::{Fields, Unreadable},
+    fields::{self, Fields, Unreadable},
     record::{Asked, Entry, Phase, Record, Sequence, Verdict},
 };
 use crate::{
     access::{Action, Operation},
     clock::Timestamp,
+    json::{self, Object},
 };
 
 const SCHEMA_VERSION: &str = "1.3.0";
 const CLASS: u32 = 6005;
 const CATEGORY: u32 = 6;
 
-#[derive(Serialize)]
-struct Event<'a> {
-    /// First, with the sequence as its first member: so `chain` finds the sequence without parsing the rest.
-    metadata: Metadata<'a>,
-    class_uid: u32,
-    class_name: &'static str,
-    category_uid: u32,
-    category_name: &'static str,
-    activity_id: u32,
-    activity_name: &'a str,
-    type_uid: u32,
-    time: i64,
-    severity_id: u32,
-    severity: &'static str,
-    status_id: u32,
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_code: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    status_detail: Option<&'a str>,
-    action_id: u32,
-    action: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    duration: Option<u64>,
-    message: String,
-    actor: Actor<'a>,
-    src_endpoint: Endpoint,
-    database: Named<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    table: Option<Table<'a>>,
-    stepgate: Fields,
-    prev: &'a str,
+/// Writes a record after `lines`, as one JSON object whose last member is `prev`, without a newline.
+pub(super) fn render(lines: &mut Vec<u8>, sequence: Sequence, time: Timestamp, entry: &Entry, prev: Hash) {
+    json::object(lines, |event| {
+        // First, with the sequence as its first member: so `chain` finds the sequence without parsing the rest.
+        event.object("metadata", |it| metadata(it, sequence, entry));
+        class(event, entry);
+        event.value("time", &time.as_millis());
+        outcome(event, entry);
+        event.value("message", &format_args!("{}", Message(entry)));
+        event.object("actor", |it| actor(it, entry));
+        event.object("src_endpoint", |it| endpoint(it, entry));
+        event.object("database", |it| database(it, entry));
+        if let Some(container) = &entry.question.container {
+            event.object("table", |it| it.text("name", container.container()));
+        }
+        event.object("stepgate", |it| fields::write(it, entry));
+        event.text("prev", str::from_utf8(&prev.digits()).unwrap_or_default());
+    });
 }
 
-#[derive(Serialize)]
-struct Metadata<'a> {
-    sequence: u64,
-    version: &'static str,
-    product: Product,
-    profiles: [&'static str; 1],
-    extensions: [Extension; 1],
-    log_name: &'static str,
-    event_code: &'static str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    correlation_uid: &'a str,
+fn metadata(it: &mut Object<'_>, sequence: Sequence, entry: &Entry) {
+    it.value("sequence", &sequence.0);
+    it.text("version", SCHEMA_VERSION);
+    it.object("product", |product| {
+        product.text("name", "stepgate");
+        product.text("vendor_name", "stepgate");
+        product.text("version", env!("CARGO_PKG_VERSION"));
+    });
+    it.value("profiles", &["security_control"]);
+    // That the members `stepgate`, `prev` and `hash` are ours and not the schema's. 999 is what OCSF gives to extensions that are
+    // not registered.
+    it.objects("extensions", ["stepgate"], |extension, name| {
+        extension.text("name", name);
+        extension.text("uid", "999");
+        extension.text("version", env!("CARGO_PKG_VERSION"));
+    });
+    it.text("log_name", "audit");
+    it.text("event_code", entry.phase.as_str());
+    if !entry.request_id.is_empty() {
+        it.text("correlation_uid", &entry.request_id);
+    }
 }
 
-/// That the members `stepgate`, `prev` and `hash` are ours and not the schema's.
-#[derive(Serialize)]
-struct Extension {
-    name: &'static str,
-    /// 999 is what OCSF gives to extensions that are not registered.
-    uid: &'static str,
-    version: &'static str,
+fn class(event: &mut Object<'_>, entry: &Entry) {
+    let (activity_id, activity) = activity(entry);
+    event.value("class_uid", &CLASS);
+    event.text("class_name", "Datastore Activity");
+    event.value("category_uid", &CATEGORY);
+    event.text("category_name", "Application Activity");
+    event.value("activity_id", &activity_id);
+    event.text("activity_name", activity);
+    event.value("type_uid", &(CLASS * 100 + activity_id));
 }
 
-#[derive(Serialize)]
-struct Product {
-    name: &'static str,
-    vendor_name: &'static str,
-    version: &'static str,
+fn outcome(event: &mut Object<'_>, entry: &Entry) {
+    named(event, ["severity_id", "severity"], severity(entry));
+    named(event, ["status_id", "status"], status(entry));
+    if let Some(answer) = &entry.answer {
+        event.value("status_code", &format_args!("{}", answer.status));
+        if let Some(error) = &answer.error {
+            event.text("status_detail", error);
+        }
+    }
+    named(event, ["action_id", "action"], action(entry));
+    if let Some(answer) = &entry.answer {
+        event.value("duration", &answer.duration.as_millis());
+    }
 }
 
-#[derive(Serialize)]
-struct Actor<'a> {
-    user: User<'a>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    app_uid: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    idp: Option<Idp<'a>>,
-}
-
-#[derive(Serialize)]
-struct User<'a> {
-    name: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    uid: Option<Cow<'a, str>>,
-    type_id: u32,
-}
-
-#[derive(Serialize)]
-struct Idp<'a> {
-    name: &'a str,
-}
-
-#[derive(Serialize)]
-struct Endpoint {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ip: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    port: Option<u16>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'static str>,
-}
-
-#[derive(Serialize)]
-struct Named<'a> {
-    name: &'a str,
-    #[serde(rename = "type")]
-    kind: &'static str,
-    type_id: u32,
-}
-
-#[derive(Serialize)]
-struct Table<'a> {
-    name: &'a str,
-}
-
-/// Writes a record after `lines`, as one JSON object whose last member is `prev`, without a newline. Where it fails, a part of
-/// it may be there.
-pub(super) fn render(
-    lines: &mut Vec<u8>,
-    sequence: Sequence,
-    time: Timestamp,
-    entry: &Entry,
-    prev: Hash,
-) -> Result<(), serde_json::Error> {
-    let (activity_id, activity_name) = activity(entry);
-    let (severity_id, severity) = severity(entry);
-    let (status_id, status) = status(entry);
-    let (action_id, action) = action(entry);
-    let event = Event {
-        metadata: Metadata {
-            sequence: sequence.0,
-            version: SCHEMA_VERSION,
-            product: Product { name: "stepgate", vendor_name: "stepgate", version: env!("CARGO_PKG_VERSION") },
-            profiles: ["security_control"],
-            extensions: [Extension { name: "stepgate", uid: "999", version: env!("CARGO_PKG_VERSION") }],
-            log_name: "audit",
-            event_code: entry.phase.as_str(),
-            correlation_uid: &entry.request_id,
-        },
-        class_uid: CLASS,
-        class_name: "Datastore Activity",
-        category_uid: CATEGORY,
-        category_name: "Application Activity",
-        activity_id,
-        activity_name,
-        type_uid: CLASS * 100 + activity_id,
-        time: time.as_millis(),
-        severity_id,
-        severity,
-        status_id,
-        status,
-        status_code: entry.answer.as_ref().map(|answer| answer.status.to_string()),
-        status_detail: entry.answer.as_ref().and_then(|answer| answer.error.as_deref()),
-        action_id,
-        action,
-        duration: entry.answer.as_ref().map(|answer| u64::try_from(answer.duration.as_millis()).unwrap_or(u64::MAX)),
-        message: message(entry),
-        actor: actor(entry),
-        src_endpoint: endpoint(entry),
-        database: match &entry.question.container {
-            Some(container) => Named { name: container.database(), kind: "NoSQL", type_id: 6 },
-            None => Named { name: "unknown", kind: "Unknown", type_id: 0 },
-        },
-        table: entry.question.container.as_ref().map(|container| Table { name: container.container() }),
-        stepgate: Fields::from(entry),
-        prev: &prev.to_string(),
-    };
-    serde_json::to_writer(lines, &event)
+/// A value of one of the schema's enumerations, by its number and its name.
+fn named(event: &mut Object<'_>, [id, name]: [&'static str; 2], (value, caption): (u32, &str)) {
+    event.value(id, &value);
+    event.text(name, caption);
 }
 
 fn activity(entry: &Entry) -> (u32, &'static str) {
@@ -240,71 +153,93 @@ fn action(entry: &Entry) -> (u32, &'static str) {
     }
 }
 
-fn actor(entry: &Entry) -> Actor<'_> {
-    match &entry.who {
-        Some(who) => Actor {
-            user: User {
-                name: &who.subject.id,
-                uid: Some(Cow::Borrowed(&*who.subject.id)),
-                // 3 is System, which OCSF gives to accounts that are no person; a human was never proven a workload.
-                type_id: if who.kind.is_some() { 3 } else { 1 },
-            },
-            app_uid: who.client.as_deref(),
-            idp: Some(Idp { name: who.subject.issuer.as_str() }),
-        },
-        None if entry.reading.is_some() => reader(entry),
-        None => Actor { user: User { name: "unknown", uid: None, type_id: 0 }, app_uid: None, idp: None },
+fn actor(it: &mut Object<'_>, entry: &Entry) {
+    let Some(who) = &entry.who else { return it.object("user", |user| nobody_proven(user, entry)) };
+    it.object("user", |user| {
+        user.text("name", &who.subject.id);
+        user.text("uid", &who.subject.id);
+        // 3 is System, which OCSF gives to accounts that are no person; a human was never proven a workload.
+        user.value("type_id", if who.kind.is_some() { &3 } else { &1 });
+    });
+    if let Some(client) = &who.client {
+        it.text("app_uid", client);
+    }
+    it.object("idp", |idp| idp.text("name", who.subject.issuer.as_str()));
+}
+
+/// The user who read the log, or nobody.
+fn nobody_proven(user: &mut Object<'_>, entry: &Entry) {
+    if let Some(reading) = &entry.reading {
+        user.text("name", "local user");
+        user.value("uid", &format_args!("{}", reading.uid));
+        user.value("type_id", &1);
+    } else {
+        user.text("name", "unknown");
+        user.value("type_id", &0);
     }
 }
 
-/// The user who read the log.
-fn reader(entry: &Entry) -> Actor<'_> {
-    let uid = entry.reading.as_ref().map(|reading| reading.uid.to_string().into());
-    Actor { user: User { name: "local user", uid, type_id: 1 }, app_uid: None, idp: None }
-}
-
-fn endpoint(entry: &Entry) -> Endpoint {
+fn endpoint(it: &mut Object<'_>, entry: &Entry) {
     match entry.peer {
-        Some(peer) => Endpoint { ip: Some(peer.ip().to_string()), port: Some(peer.port()), name: None },
-        None => Endpoint { ip: None, port: None, name: Some("unknown") },
+        Some(peer) => {
+            it.value("ip", &peer.ip());
+            it.value("port", &peer.port());
+        }
+        None => it.text("name", "unknown"),
     }
+}
+
+fn database(it: &mut Object<'_>, entry: &Entry) {
+    let container = entry.question.container.as_ref();
+    it.text("name", container.map_or("unknown", |container| container.database()));
+    let (kind, id) = if container.is_some() { ("NoSQL", 6) } else { ("Unknown", 0) };
+    it.text("type", kind);
+    it.value("type_id", &id);
 }
 
 /// One sentence for the person who reads the SIEM's list.
-fn message(entry: &Entry) -> String {
-    if let Some(suppressed) = entry.suppressed {
-        return format!("{} refusals counted and not written since {}", suppressed.count, suppressed.since.rfc3339());
-    }
-    if let (Phase::Revoke | Phase::Lift, Some(revocation)) = (entry.phase, &entry.revocation) {
-        return format!("{} {}", entry.phase.as_str(), revocation.target);
-    }
-    if let Some(reading) = &entry.reading {
-        return format!("uid {} read the audit log: {} {}", reading.uid, reading.command, reading.selection);
-    }
-    let verdict = match (entry.phase, entry.decision.as_ref().map(|ruling| ruling.verdict)) {
-        (Phase::Intent, _) => "about to",
-        (Phase::Recovered, _) => "outcome unknown:",
-        (_, Some(verdict)) => verdict.as_str(),
-        (_, None) => "undecided",
-    };
-    let mut text = verdict.to_owned();
-    if let Some(action) = entry.question.action {
-        text.push(' ');
-        text.push_str(action.as_str());
-    }
-    if let Some(container) = &entry.question.container {
-        text.push_str(&format!(" on {container}"));
-    }
-    if let Some(who) = &entry.who {
-        text.push_str(&format!(" by {}", who.subject));
-    }
-    if let Some(answer) = &entry.answer {
-        text.push_str(&format!(": {}", answer.status));
-        if let Some(error) = &answer.error {
-            text.push_str(&format!(" {error}"));
+struct Message<'a>(&'a Entry);
+
+impl fmt::Display for Message<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(entry) = self;
+        if let Some(suppressed) = entry.suppressed {
+            return write!(
+                f,
+                "{} refusals counted and not written since {}",
+                suppressed.count,
+                suppressed.since.rfc3339()
+            );
         }
+        if let (Phase::Revoke | Phase::Lift, Some(revocation)) = (entry.phase, &entry.revocation) {
+            return write!(f, "{} {}", entry.phase.as_str(), revocation.target);
+        }
+        if let Some(reading) = &entry.reading {
+            return write!(f, "uid {} read the audit log: {} {}", reading.uid, reading.command, reading.selection);
+        }
+        f.write_str(match (entry.phase, entry.decision.as_ref().map(|ruling| ruling.verdict)) {
+            (Phase::Intent, _) => "about to",
+            (Phase::Recovered, _) => "outcome unknown:",
+            (_, Some(verdict)) => verdict.as_str(),
+            (_, None) => "undecided",
+        })?;
+        if let Some(action) = entry.question.action {
+            write!(f, " {}", action.as_str())?;
+        }
+        if let Some(container) = &entry.question.container {
+            write!(f, " on {container}")?;
+        }
+        if let Some(who) = &entry.who {
+            write!(f, " by {}", who.subject)?;
+        }
+        if let Some(answer) = &entry.answer {
+            write!(f, ": {}", answer.status)?;
+            if let Some(error) = &answer.error {
+                write!(f, " {error}")?;
+            }
+        }
+        Ok(())
     }
-    text
 }
 
 #[derive(Deserialize)]

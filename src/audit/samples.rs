@@ -300,6 +300,6 @@ pub(super) fn any_entry() -> impl Strategy<Value = Entry> {
 /// A record as a line that is not sealed yet.
 pub(super) fn line(record: &Record, prev: Hash) -> Vec<u8> {
     let mut line = Vec::new();
-    ocsf::render(&mut line, record.sequence, record.time, &record.entry, prev).unwrap();
+    ocsf::render(&mut line, record.sequence, record.time, &record.entry, prev);
     line
 }

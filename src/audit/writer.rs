@@ -588,19 +588,14 @@ impl Batch {
     fn push(&mut self, time: Timestamp, entry: &Entry) -> Result<Sequence, AuditError> {
         let sequence = Sequence(self.head.records() + 1);
         let begun = self.bytes.len();
-        let rendered = ocsf::render(&mut self.bytes, sequence, time, entry, self.head.hash).map_err(AuditError::Record);
-        let sealed = rendered.and_then(|()| {
-            let hash = chain::seal(self.head.hash, &mut self.bytes, begun);
-            let line = self.bytes.get(begun..).unwrap_or_default();
-            if line.len() > LONGEST_LINE {
-                return Err(AuditError::TooLong);
-            }
-            self.head.advance(line.strip_suffix(b"\n").unwrap_or(line), hash);
-            Ok(sequence)
-        });
-        if sealed.is_err() {
+        ocsf::render(&mut self.bytes, sequence, time, entry, self.head.hash);
+        let hash = chain::seal(self.head.hash, &mut self.bytes, begun);
+        let line = self.bytes.get(begun..).unwrap_or_default();
+        if line.len() > LONGEST_LINE {
             self.bytes.truncate(begun);
+            return Err(AuditError::TooLong);
         }
-        sealed
+        self.head.advance(line.strip_suffix(b"\n").unwrap_or(line), hash);
+        Ok(sequence)
     }
 }

@@ -311,11 +311,7 @@ pub struct Clause {
 impl Clause {
     /// The clause as reports print it.
     pub fn to_json(&self) -> serde_json::Value {
-        let kind = match self.kind {
-            ClauseKind::Grant => "grant",
-            ClauseKind::Deny => "deny",
-        };
-        serde_json::json!({ "kind": kind, "name": &*self.name, "index": self.index, "place": &*self.place })
+        serde_json::json!({ "kind": self.kind.as_str(), "name": &*self.name, "index": self.index, "place": &*self.place })
     }
 }
 
@@ -332,6 +328,16 @@ pub enum ClauseKind {
     Grant,
     /// A deny.
     Deny,
+}
+
+impl ClauseKind {
+    /// The word of reports and records.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Grant => "grant",
+            Self::Deny => "deny",
+        }
+    }
 }
 
 /// Which policy files are running: a git commit, a dirty commit with a digest, or a digest.

@@ -1,14 +1,17 @@
 //! The log's layer: an event becomes one line of JSON.
 //!
-//! The line is serialised into bytes at once. The formatter that `tracing-subscriber` has for JSON writes every piece of it through
+//! The line is written into bytes at once. The formatter that `tracing-subscriber` has for JSON writes every piece of it through
 //! the standard library's formatting, which checks each piece again, and half of what a line cost went there.
 
-use std::io::Write as _;
+use std::{fmt, io::Write as _};
 
-use serde::ser::{SerializeMap as _, Serializer as _};
-use tracing::{Event, Subscriber};
-use tracing_serde::{AsSerde as _, SerdeMapVisitor};
+use tracing::{
+    Event, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{Layer, fmt::MakeWriter, layer::Context};
+
+use crate::json::{self, Object};
 
 /// About the length of a request's line, in bytes.
 const USUAL: usize = 512;
@@ -19,27 +22,51 @@ pub(super) struct Log<W>(pub(super) W);
 
 impl<S: Subscriber, W: for<'a> MakeWriter<'a> + 'static> Layer<S> for Log<W> {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        // An event that cannot be told, or a log that cannot be written: nobody is left to be told of either.
-        if let Ok(line) = line(event) {
-            let _ = self.0.make_writer_for(event.metadata()).write_all(&line);
-        }
+        // Of a log that cannot be written nobody is left to be told.
+        let _ = self.0.make_writer_for(event.metadata()).write_all(&line(event));
     }
 }
 
 /// The event as JSON, with its newline: when, how grave, what it says, and who says it.
-fn line(event: &Event<'_>) -> serde_json::Result<Vec<u8>> {
+fn line(event: &Event<'_>) -> Vec<u8> {
     let mut line = Vec::with_capacity(USUAL);
-    let mut json = serde_json::Serializer::new(&mut line);
-    let mut map = json.serialize_map(None)?;
-    map.serialize_entry("timestamp", &format_args!("{:.6}", jiff::Timestamp::now()))?;
-    map.serialize_entry("level", &event.metadata().level().as_serde())?;
-    let mut fields = SerdeMapVisitor::new(map);
-    event.record(&mut fields);
-    let mut map = fields.take_serializer()?;
-    map.serialize_entry("target", event.metadata().target())?;
-    map.end()?;
+    json::object(&mut line, |it| {
+        it.value("timestamp", &format_args!("{:.6}", jiff::Timestamp::now()));
+        it.text("level", event.metadata().level().as_str());
+        event.record(&mut Fields(it));
+        it.text("target", event.metadata().target());
+    });
     line.push(b'\n');
-    Ok(line)
+    line
+}
+
+/// Writes the fields of an event.
+struct Fields<'a, 'b>(&'a mut Object<'b>);
+
+impl Visit for Fields<'_, '_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.0.text(field.name(), value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.0.value(field.name(), &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.0.value(field.name(), &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.0.value(field.name(), &value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.0.value(field.name(), &value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.value(field.name(), &format_args!("{value:?}"));
+    }
 }
 
 #[cfg(test)]

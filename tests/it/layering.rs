@@ -22,7 +22,7 @@ const LAYERS: &[&[&str]] = &[
     &["answer"],
     ROOMS,
     &["context", "question", "mask"],
-    &["access", "clock", "diagnostic", "secret", "transport"],
+    &["access", "clock", "diagnostic", "json", "secret", "transport"],
 ];
 
 /// The rooms, which know nothing of each other but the proofs.
