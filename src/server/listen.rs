@@ -1,10 +1,9 @@
 //! Accepting connections, and stopping without cutting one off.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
-use axum::Router;
-use http::Request;
-use hyper::body::Incoming;
+use http::{Request, Response};
+use hyper::body::{Body, Incoming};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
@@ -20,14 +19,12 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{ServiceExt as _, service_fn};
+use tower::{Service, ServiceExt as _, service_fn};
 
 use super::tls::Certificate;
 
 /// Largest head of a request, in bytes. A workflow token alone may have 16 KiB.
 const LARGEST_HEAD: u32 = 64 * 1024;
-/// Most headers of a request.
-const MOST_HEADERS: usize = 100;
 
 /// The connection a request came over, in its extensions.
 #[derive(Clone, Copy, Debug)]
@@ -38,13 +35,30 @@ pub(super) struct Connection {
     pub(super) encrypted: bool,
 }
 
+/// What answers the requests of a listener; a clone for each of them.
+pub(super) trait Routes:
+    Service<Request<Incoming>, Response = Response<Self::Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
+{
+    type Body: Body<Data: Send, Error: Into<Broken>> + Send + 'static;
+}
+
+impl<S, B> Routes for S
+where
+    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
+    B: Body<Data: Send, Error: Into<Broken>> + Send + 'static,
+{
+    type Body = B;
+}
+
+type Broken = Box<dyn std::error::Error + Send + Sync>;
+
 /// Serves `routes` until `stop`, then waits up to `drain` for what is in flight. The caller owns the socket and the stop
 /// signal. `head` is how long a peer may take for the TLS handshake, for the head of a request; on HTTP/2,
 /// after the first, twice as long.
 pub(super) async fn serve(
     listener: TcpListener,
     certificate: Option<Certificate>,
-    routes: Router,
+    routes: impl Routes,
     head: Duration,
     stop: CancellationToken,
     drain: Duration,
@@ -80,13 +94,11 @@ pub(super) async fn serve(
     }
 }
 
-type Broken = Box<dyn std::error::Error + Send + Sync>;
-
 async fn attend(
     stream: TcpStream,
     peer: SocketAddr,
     tls: Option<TlsAcceptor>,
-    routes: Router,
+    routes: impl Routes,
     head: Duration,
     watcher: Watcher,
     stop: CancellationToken,
@@ -108,7 +120,7 @@ async fn shake(tls: TlsAcceptor, stream: TcpStream, head: Duration) -> io::Resul
 async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     connection: Connection,
-    routes: Router,
+    routes: impl Routes,
     head: Duration,
     watcher: Watcher,
 ) -> Result<(), Broken> {
@@ -126,8 +138,8 @@ async fn converse(
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(head)
-        .max_buf_size(LARGEST_HEAD as usize)
-        .max_headers(MOST_HEADERS);
+        // More than a hundred headers hyper refuses by itself; told to, it would clear a list of a hundred for every request.
+        .max_buf_size(LARGEST_HEAD as usize);
     builder
         .http2()
         .timer(TokioTimer::new())

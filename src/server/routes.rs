@@ -14,15 +14,19 @@ use axum::{
     body::Body,
     extract::{Request, State},
     http::{HeaderValue, StatusCode, header::Entry},
-    middleware::map_response,
     response::{IntoResponse, Response},
     routing::{any, get},
 };
+use bytes::Bytes;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::{BoxError, util::MapResponse};
+use tower_http::{
+    body::UnsyncBoxBody,
+    catch_panic::{CatchPanic, DefaultResponseForPanic},
+};
 
-use super::listen::Connection;
+use super::listen::{Connection, Routes};
 use crate::{
     answer::REQUEST_ID,
     context::RequestId,
@@ -39,7 +43,7 @@ pub(super) struct Door {
 }
 
 /// The routes, with the face for agents where there is one.
-pub(super) fn routes(door: Door, face: Option<Face>) -> Router {
+pub(super) fn routes(door: Door, face: Option<Face>) -> impl Routes {
     let routes = Router::new().route("/.well-known/oauth-protected-resource", get(protected_resource));
     let routes = match face {
         Some(face) => routes
@@ -47,14 +51,16 @@ pub(super) fn routes(door: Door, face: Option<Face>) -> Router {
             .route(&format!("/{}", mcp::PATH), any(agent).with_state(Arc::new(face))),
         None => routes,
     };
-    around(routes.fallback(walk)).with_state(door)
+    around(routes.fallback(walk).with_state(door))
 }
 
-/// What every request passes. One layer for both: each one that stands for itself is a box and a copy of the service for every
+/// What every request passes. It stands around the router and not in it, where each layer is a box and a copy of the service for every
 /// request.
-fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>) -> Router<S> {
-    routes.layer((map_response(identify), CatchPanicLayer::new()))
+fn around<S>(routes: S) -> MapResponse<CatchPanic<S, DefaultResponseForPanic>, fn(Caught) -> Caught> {
+    MapResponse::new(CatchPanic::new(routes), identify)
 }
+
+type Caught = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
 /// RFC 9728: whom to ask for a token, for the gateway as a whole or for its face for agents.
 async fn protected_resource(
@@ -88,7 +94,7 @@ async fn agent(
 }
 
 /// Every answer has a request id: the walk's own, or one for an answer that no walk made.
-async fn identify<B>(mut response: Response<B>) -> Response<B> {
+fn identify(mut response: Caught) -> Caught {
     if let Entry::Vacant(place) = response.headers_mut().entry(REQUEST_ID)
         && let Ok(id) = HeaderValue::try_from(RequestId::new().as_str())
     {
