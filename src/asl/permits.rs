@@ -93,7 +93,7 @@ impl Permits {
         let mut used: HashMap<&Clause, Vec<Operation>> = HashMap::new();
         for answer in &self.answers {
             let clauses = match &answer.verdict {
-                Verdict::Granted(permit) => permit.clauses(),
+                Verdict::Granted(permit) => &**permit.clauses(),
                 Verdict::Denied { granted, .. } => granted,
                 Verdict::NotGranted => &[],
             };

@@ -280,8 +280,8 @@ impl From<&Permit> for Ruling {
     fn from(permit: &Permit) -> Self {
         Self {
             verdict: Verdict::Allow,
-            clauses: permit.clauses().into(),
-            revision: Some(permit.revision().as_str().into()),
+            clauses: Arc::clone(permit.clauses()),
+            revision: Some(permit.revision().into()),
         }
     }
 }
@@ -291,7 +291,7 @@ impl From<&Reasons> for Ruling {
         Self {
             verdict: Verdict::Deny,
             clauses: Arc::clone(&reasons.clauses),
-            revision: Some(reasons.revision.as_str().into()),
+            revision: Some((&reasons.revision).into()),
         }
     }
 }

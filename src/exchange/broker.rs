@@ -298,7 +298,7 @@ impl Broker {
                 Err(retry_after) => Err(ExchangeError::Throttled { retry_after }),
             };
             if let Err(error) = renewed {
-                tracing::warn!(permission = stale.permission_id(), %error, "a resource token could not be renewed");
+                tracing::warn!(permission = &**stale.permission_id(), %error, "a resource token could not be renewed");
             }
         };
         self.renewals.spawn(self.stop.clone().run_until_cancelled_owned(renewal));

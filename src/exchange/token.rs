@@ -41,7 +41,7 @@ impl ResourceToken {
     }
 
     /// The id of the permission, as Azure's diagnostic log shows it (`resourceTokenPermissionId`).
-    pub fn permission_id(&self) -> &str {
+    pub fn permission_id(&self) -> &Arc<str> {
         &self.permission_id
     }
 

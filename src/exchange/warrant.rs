@@ -35,7 +35,7 @@ impl Warrant {
     }
 
     /// The id of the Cosmos permission, where there is one, as Azure's diagnostic log shows it.
-    pub fn permission_id(&self) -> Option<&str> {
+    pub fn permission_id(&self) -> Option<&Arc<str>> {
         match &self.credential {
             Credential::ResourceToken(token) => Some(token.permission_id()),
             Credential::Entra(_) => None,

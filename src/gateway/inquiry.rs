@@ -119,7 +119,7 @@ impl Gateway {
         entry.question.action = Some(Asked::Grants);
         let policies = self.rooms.policy.current();
         let needs = preflight::held(subject, context, &policies, MOST_HOLDINGS, entry)?;
-        let revision = Some(policies.revision().as_str().into());
+        let revision = Some(policies.revision().into());
         entry.decision = Some(Ruling { verdict: Verdict::Allow, clauses: [].into(), revision });
         let globs = policy::globs(&policies, preflight::bearer(subject, context), MOST_HOLDINGS);
         let complete = needs.len() < MOST_HOLDINGS && globs.len() < MOST_HOLDINGS;

@@ -141,7 +141,7 @@ pub(super) fn asked(question: &Question) -> audit::Question {
 pub(super) fn credential(permit: &Permit, warrant: &Warrant) -> audit::Credential {
     audit::Credential {
         scope: permit.scope().clone(),
-        permission_id: warrant.permission_id().map(Into::into),
+        permission_id: warrant.permission_id().cloned(),
         enforced_by: warrant.enforcer(),
     }
 }
@@ -158,7 +158,7 @@ pub(super) fn upstream(entry: &mut Entry, forwarded: &Result<UpstreamAnswer, Fai
     entry.upstream = Some(audit::Upstream {
         status: answer.map(|answer| answer.status.as_u16()),
         substatus: answer.and_then(|answer| answer.substatus),
-        activity_id: answer.and_then(|answer| answer.activity_id.as_deref().map(Into::into)),
+        activity_id: answer.and_then(|answer| answer.activity_id.clone()),
         region: region.clone(),
         attempts: attempts + attempted,
         request_units: charge + answer.and_then(|answer| answer.request_charge).unwrap_or_default(),

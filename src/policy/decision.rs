@@ -101,7 +101,7 @@ impl Permit {
     }
 
     /// The clauses that decided.
-    pub fn clauses(&self) -> &[Clause] {
+    pub fn clauses(&self) -> &Arc<[Clause]> {
         &self.clauses
     }
 
@@ -348,6 +348,12 @@ impl Revision {
     /// The revision as audit records carry it.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<&Revision> for Arc<str> {
+    fn from(revision: &Revision) -> Self {
+        Self::clone(&revision.0)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct UpstreamAnswer {
     /// `x-ms-substatus`: which of the things that a status can mean.
     pub substatus: Option<u32>,
     /// `x-ms-activity-id`, as Azure's log has it.
-    pub activity_id: Option<String>,
+    pub activity_id: Option<Arc<str>>,
     /// `x-ms-request-charge` of the last attempt, in request units.
     pub request_charge: Option<f64>,
     /// How often the request was sent.

@@ -438,7 +438,7 @@ impl<'a> Trip<'a> {
         Ok(UpstreamAnswer {
             status,
             substatus: retry::number(&parts.headers, "x-ms-substatus"),
-            activity_id: text("x-ms-activity-id").map(str::to_owned),
+            activity_id: text("x-ms-activity-id").map(Into::into),
             request_charge: text("x-ms-request-charge").and_then(|charge| charge.parse().ok()),
             headers: headers::response(&parts.headers),
             body,

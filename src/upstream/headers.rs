@@ -277,8 +277,10 @@ pub(super) fn response(upstream: &HeaderMap) -> HeaderMap {
 
 fn pick(headers: &HeaderMap, names: &'static [&'static str]) -> HeaderMap {
     // A request has a handful of headers, and the lists have dozens.
-    let picked = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
-    picked.map(|(name, value)| (name.clone(), value.clone())).collect()
+    let named = headers.iter().filter(|(name, _)| names.contains(&name.as_str()));
+    let mut picked = HeaderMap::with_capacity(headers.len());
+    picked.extend(named.map(|(name, value)| (name.clone(), value.clone())));
+    picked
 }
 
 #[cfg(test)]

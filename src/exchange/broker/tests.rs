@@ -132,7 +132,7 @@ async fn a_new_scope_gets_a_user_a_permission_and_a_token() {
     let token = exchange(&broker).await.unwrap();
     let id = id();
     assert_eq!(token.authorization().to_str().unwrap(), "type%3Dresource%26ver%3D1%26sig%3D1%3Bpayload%3B");
-    assert_eq!((token.permission_id(), token.expires()), (id.as_str(), START.plus(LIFETIME)));
+    assert_eq!((&**token.permission_id(), token.expires()), (id.as_str(), START.plus(LIFETIME)));
     assert!(!format!("{token:?}").contains("payload"), "{token:?}");
     assert_eq!(
         server.lines(),
