@@ -184,7 +184,8 @@ pub(super) fn decide(
 /// The ruling on the whole: every clause that granted something, once.
 fn granted(permits: &[Permit], policies: &PolicySet) -> Ruling {
     let mut seen = HashSet::new();
-    let clauses = permits.iter().flat_map(|permit| permit.clauses().iter()).filter(|clause| seen.insert(*clause)).cloned();
+    let clauses =
+        permits.iter().flat_map(|permit| permit.clauses().iter()).filter(|clause| seen.insert(*clause)).cloned();
     Ruling {
         verdict: crate::audit::Verdict::Allow,
         clauses: clauses.collect(),

@@ -2,15 +2,19 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
+use axum::Router;
+use futures_util::FutureExt as _;
 use http::{Request, Response};
-use hyper::body::{Body, Incoming};
+use hyper::{
+    body::{Body, Incoming},
+    service::service_fn,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{
         conn::auto::Builder,
         graceful::{GracefulShutdown, Watcher},
     },
-    service::TowerToHyperService,
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -19,14 +23,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tower::{Service, ServiceExt as _, service_fn};
+use tower::ServiceExt as _;
 
 use super::tls::Certificate;
 
 /// Largest head of a request, in bytes. A workflow token alone may have 16 KiB.
 const LARGEST_HEAD: u32 = 64 * 1024;
 
-/// The connection a request came over, in its extensions.
+/// The connection a request came over.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Connection {
     /// The other end.
@@ -35,19 +39,29 @@ pub(super) struct Connection {
     pub(super) encrypted: bool,
 }
 
-/// What answers the requests of a listener; a clone for each of them.
-pub(super) trait Routes:
-    Service<Request<Incoming>, Response = Response<Self::Body>, Error = Infallible, Future: Send> + Clone + Send + 'static
-{
+/// What answers the requests of a listener.
+pub(super) trait Routes: Clone + Send + Sync + 'static {
     type Body: Body<Data: Send, Error: Into<Broken>> + Send + 'static;
+
+    /// The answer to a request that came over this connection.
+    fn answer(
+        self,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static;
 }
 
-impl<S, B> Routes for S
-where
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible, Future: Send> + Clone + Send + 'static,
-    B: Body<Data: Send, Error: Into<Broken>> + Send + 'static,
-{
-    type Body = B;
+impl Routes for Router {
+    type Body = axum::body::Body;
+
+    fn answer(
+        self,
+        connection: Connection,
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send + 'static {
+        request.extensions_mut().insert(connection);
+        self.oneshot(request).map(|Ok(answer)| answer)
+    }
 }
 
 type Broken = Box<dyn std::error::Error + Send + Sync>;
@@ -126,12 +140,11 @@ async fn converse(
 ) -> Result<(), Broken> {
     let begun = CancellationToken::new();
     let first = begun.clone();
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let service = service_fn(move |request| {
         if !first.is_cancelled() {
             first.cancel();
         }
-        request.extensions_mut().insert(connection);
-        routes.clone().oneshot(request)
+        routes.clone().answer(connection, request).map(Ok::<_, Infallible>)
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder
@@ -147,7 +160,7 @@ async fn converse(
         // Whoever is in the middle of a head may send nothing else, and so cannot answer.
         .keep_alive_interval(head)
         .keep_alive_timeout(head);
-    let connection = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
     // HTTP/1 knows how long a head may take only once it is known to be HTTP/1, and HTTP/2 not at all.
     let silence = async {
         if timeout(head, begun.cancelled()).await.is_ok() {

@@ -30,6 +30,7 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::routes::Front;
 pub use self::{
     config::Config,
     preflight::{Check, State, preflight},
@@ -217,7 +218,7 @@ impl Server {
         let walks = TaskTracker::new();
         let face = |config: &mcp::Config| mcp::Face::new(config.clone(), self.gateway.clone(), walks.clone());
         let face = self.mcp.as_ref().map(face);
-        let routes = routes::routes(routes::Door { gateway: self.gateway.clone(), walks: walks.clone() }, face);
+        let routes = Arc::new(Front { gateway: self.gateway.clone(), walks: walks.clone(), face });
         let certificate = self.front.certificate.clone();
         let serving = listen::serve(listener, certificate, routes, self.read_timeout, stop.clone(), self.drain);
         let until = async {

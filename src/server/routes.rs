@@ -1,30 +1,28 @@
-//! Every route of the gateway listener, and every layer around it, on one page.
+//! Every route of the gateway listener, and what every request passes, on one page.
 //!
-//! The layers are few on purpose: limits and deadlines belong to the walk, since a request they refuse still gets an
-//! answer in its caller's form and a record.
+//! It is a `match` and no router: nearly every request is a walk, and a router in front of it cost as much as policy and limits
+//! together. What stands around it is little on purpose: limits and deadlines belong to the walk, since a request they refuse still
+//! gets an answer in its caller's form and a record.
 
 use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
 };
 
 use axum::{
-    Extension, Json, Router,
+    Json,
     body::Body,
-    extract::{Request, State},
-    http::{HeaderValue, StatusCode, header::Entry},
+    extract::Request,
+    http::{HeaderValue, Method, StatusCode, header, header::Entry},
     response::{IntoResponse, Response},
-    routing::{any, get},
 };
-use bytes::Bytes;
+use futures_util::FutureExt as _;
+use hyper::body::Incoming;
 use serde_json::json;
 use tokio_util::task::TaskTracker;
-use tower::{BoxError, util::MapResponse};
-use tower_http::{
-    body::UnsyncBoxBody,
-    catch_panic::{CatchPanic, DefaultResponseForPanic},
-};
 
 use super::listen::{Connection, Routes};
 use crate::{
@@ -34,79 +32,88 @@ use crate::{
     mcp::{self, Face},
 };
 
-/// What the routes share.
-#[derive(Clone)]
-pub(super) struct Door {
+/// RFC 9728, section 3: where a client asks for whom it should get a token from.
+const METADATA: &str = ".well-known/oauth-protected-resource";
+
+/// The gateway listener.
+pub(super) struct Front {
     pub(super) gateway: Arc<Gateway>,
     /// Requests on their walk: they finish, and are recorded, even when their caller leaves.
     pub(super) walks: TaskTracker,
+    /// The face for agents, where there is one.
+    pub(super) face: Option<Face>,
 }
 
-/// The routes, with the face for agents where there is one.
-pub(super) fn routes(door: Door, face: Option<Face>) -> impl Routes {
-    let routes = Router::new().route("/.well-known/oauth-protected-resource", get(protected_resource));
-    let routes = match face {
-        Some(face) => routes
-            .route(&format!("/{}", mcp::METADATA), get(protected_resource))
-            .route(&format!("/{}", mcp::PATH), any(agent).with_state(Arc::new(face))),
-        None => routes,
-    };
-    around(routes.fallback(walk).with_state(door))
+impl Routes for Arc<Front> {
+    type Body = Body;
+
+    fn answer(
+        self,
+        connection: Connection,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response> + Send + 'static {
+        whole(self.route(connection, request.map(Body::new)))
+    }
 }
 
-/// What every request passes. It stands around the router and not in it, where each layer is a box and a copy of the service for every
-/// request.
-fn around<S>(routes: S) -> MapResponse<CatchPanic<S, DefaultResponseForPanic>, fn(Caught) -> Caught> {
-    MapResponse::new(CatchPanic::new(routes), identify)
+impl Front {
+    async fn route(self: Arc<Self>, connection: Connection, request: Request) -> Response {
+        match (request.uri().path().strip_prefix('/'), &self.face) {
+            (Some(METADATA), _) => self.protected_resource("", connection, request),
+            (Some(mcp::METADATA), Some(_)) => self.protected_resource(mcp::PATH, connection, request),
+            (Some(mcp::PATH), Some(face)) => {
+                Box::pin(face.answer(connection.peer, connection.encrypted, request)).await
+            }
+            _ => self.walk(connection, request).await,
+        }
+    }
+
+    /// RFC 9728: whom to ask for a token, for the gateway as a whole or for its face for agents, which is `below` it.
+    fn protected_resource(&self, below: &str, connection: Connection, request: Request) -> Response {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return (StatusCode::METHOD_NOT_ALLOWED, [(header::ALLOW, "GET, HEAD")]).into_response();
+        }
+        let (head, _) = request.into_parts();
+        let address = self.gateway.address(&head, connection.encrypted);
+        let Some(resource) = address.and_then(|address| address.join(below).ok()) else {
+            return StatusCode::NOT_FOUND.into_response();
+        };
+        let issuers: Vec<String> = self.gateway.rooms.identity.status().into_iter().map(|issuer| issuer.url).collect();
+        let metadata = json!({
+            "resource": resource.as_str(),
+            "authorization_servers": issuers,
+            "bearer_methods_supported": ["header"],
+            "resource_name": "stepgate",
+        });
+        Json(metadata).into_response()
+    }
+
+    async fn walk(&self, connection: Connection, request: Request) -> Response {
+        let gateway = Arc::clone(&self.gateway);
+        let walk = async move { gateway.answer(connection.peer, connection.encrypted, request).await };
+        ToTheEnd { walk: Some(Box::pin(walk)), walks: self.walks.clone() }.await.map(Body::from)
+    }
 }
 
-type Caught = Response<UnsyncBoxBody<Bytes, BoxError>>;
-
-/// RFC 9728: whom to ask for a token, for the gateway as a whole or for its face for agents.
-async fn protected_resource(
-    State(door): State<Door>,
-    Extension(connection): Extension<Connection>,
-    request: Request,
-) -> Response {
-    let (head, _) = request.into_parts();
-    let below = if head.uri.path().ends_with(mcp::PATH) { mcp::PATH } else { "" };
-    let address = door.gateway.address(&head, connection.encrypted);
-    let Some(resource) = address.and_then(|address| address.join(below).ok()) else {
-        return StatusCode::NOT_FOUND.into_response();
-    };
-    let issuers: Vec<String> = door.gateway.rooms.identity.status().into_iter().map(|issuer| issuer.url).collect();
-    let metadata = json!({
-        "resource": resource.as_str(),
-        "authorization_servers": issuers,
-        "bearer_methods_supported": ["header"],
-        "resource_name": "stepgate",
-    });
-    Json(metadata).into_response()
+/// What every request passes: one that panics is answered, and every answer has a request id.
+async fn whole(answer: impl Future<Output = Response>) -> Response {
+    identify(AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|panic| broken(&*panic)))
 }
 
-/// A message of an agent.
-async fn agent(
-    State(face): State<Arc<Face>>,
-    Extension(connection): Extension<Connection>,
-    request: Request,
-) -> Response {
-    face.answer(connection.peer, connection.encrypted, request).await
+fn broken(panic: &(dyn Any + Send)) -> Response {
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    tracing::error!(panic = said, "a request could not be answered");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
 }
 
 /// Every answer has a request id: the walk's own, or one for an answer that no walk made.
-fn identify(mut response: Caught) -> Caught {
+fn identify(mut response: Response) -> Response {
     if let Entry::Vacant(place) = response.headers_mut().entry(REQUEST_ID)
         && let Ok(id) = HeaderValue::try_from(RequestId::new().as_str())
     {
         place.insert(id);
     }
     response
-}
-
-async fn walk(State(door): State<Door>, Extension(connection): Extension<Connection>, request: Request) -> Response {
-    let Door { gateway, walks } = door;
-    let walk = async move { gateway.answer(connection.peer, connection.encrypted, request).await };
-    ToTheEnd { walk: Some(Box::pin(walk)), walks }.await.map(Body::from)
 }
 
 /// A walk that goes on when its caller leaves: then a task of its own finishes it. As long as the caller stays, the task of the
@@ -143,17 +150,11 @@ impl<F: Future<Output: Send> + Send + 'static> Drop for ToTheEnd<F> {
 
 #[cfg(test)]
 mod tests {
-    use tower::ServiceExt as _;
-
     use super::*;
 
     #[tokio::test]
     async fn a_panic_is_an_answer_with_a_request_id() {
-        async fn broken() -> StatusCode {
-            panic!("of this test")
-        }
-        let routes = around(Router::new().route("/", get(broken)));
-        let response = routes.oneshot(Request::new(Body::empty())).await.unwrap();
+        let response = whole(async { panic!("of this test") }).await;
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert!(response.headers().contains_key(REQUEST_ID));
     }
