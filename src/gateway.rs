@@ -419,8 +419,9 @@ impl Gateway {
         permitted
             .admission
             .charge(forwarded.as_ref().ok().and_then(|answer| answer.request_charge).unwrap_or_default());
-        permitted.place.hear(ledger::signal(&forwarded, left.elapsed()));
-        ledger::upstream(entry, &forwarded, left.elapsed());
+        let took = left.elapsed();
+        permitted.place.hear(ledger::signal(&forwarded, took));
+        ledger::upstream(entry, &forwarded, took);
         if matches!(forwarded, Err(Failure { error: UpstreamError::Withdrawn { .. }, .. })) {
             ledger::noted(entry, self.still_welcome(permitted))?;
         }

@@ -1,19 +1,24 @@
 //! What wakes the writer.
 //!
 //! A thread that is woken for one record writes one record, and a busy gateway would pay for a switch and a write at every request.
-//! So whoever leaves a record first lets those that are ready beside it go first, and then rings for all of them: one turn of the
-//! scheduler is one commit.
+//! So whoever leaves a record first lets those that are ready beside it go first, and then rings for all of them. As long as a turn
+//! of the scheduler brings more records, the next one may too. At rest it brings none, and nobody waits for anybody.
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use tokio::sync::Notify;
 
+/// Most turns of the scheduler that records come together in.
+const MOST_TURNS: usize = 4;
+
 #[derive(Debug, Default)]
 pub(super) struct Bell {
     notify: Notify,
+    /// Records that were left; it only grows.
+    left: AtomicUsize,
     /// Somebody is about to ring.
     is_being_rung: AtomicBool,
 }
@@ -31,9 +36,17 @@ impl Drop for Ring {
 impl Bell {
     /// Sees to it that the writer looks at what was left for it before.
     pub(super) async fn ring_for_all(self: &Arc<Self>) {
-        if !self.is_being_rung.swap(true, Ordering::AcqRel) {
-            let _ring = Ring(Arc::clone(self));
+        self.left.fetch_add(1, Ordering::Relaxed);
+        if self.is_being_rung.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let _ring = Ring(Arc::clone(self));
+        for _ in 0..MOST_TURNS {
+            let before = self.left.load(Ordering::Relaxed);
             tokio::task::yield_now().await;
+            if self.left.load(Ordering::Relaxed) == before {
+                break;
+            }
         }
     }
 
@@ -65,6 +78,28 @@ mod tests {
         first.await;
         assert!(bell.rung().now_or_never().is_some());
         assert!(bell.rung().now_or_never().is_none(), "once for both");
+    }
+
+    #[tokio::test]
+    async fn it_is_waited_for_more_while_more_come_and_not_for_ever() {
+        let bell = Arc::<Bell>::default();
+        let mut first = Box::pin(bell.ring_for_all());
+        for _ in 0..MOST_TURNS {
+            assert!(first.as_mut().now_or_never().is_none());
+            assert!(bell.rung().now_or_never().is_none());
+            bell.ring_for_all().await;
+        }
+        assert!(first.as_mut().now_or_never().is_some());
+        assert!(bell.rung().now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_when_nobody_comes() {
+        let bell = Arc::<Bell>::default();
+        let mut first = Box::pin(bell.ring_for_all());
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(first.as_mut().now_or_never().is_some());
+        assert!(bell.rung().now_or_never().is_some());
     }
 
     #[tokio::test]

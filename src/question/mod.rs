@@ -240,9 +240,9 @@ fn item_named(id: &str) -> Result<ItemId, Rejection> {
     if id.is_reserved() { Err(Rejection::Reserved) } else { Ok(id) }
 }
 
-/// The one value of a header, as text.
+/// The one value of a header, as text. Most are not there, and a request has few: they are looked through, as above.
 fn one_text(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Rejection> {
-    let mut values = headers.get_all(&name).iter();
+    let mut values = headers.iter().filter(|(key, _)| *key == name).map(|(_, value)| value);
     let Some(value) = values.next() else { return Ok(None) };
     match (value.to_str(), values.next()) {
         (Ok(text), None) => Ok(Some(text)),
