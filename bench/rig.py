@@ -27,6 +27,9 @@ HERE = Path(__file__).resolve().parent
 PEERS = HERE / "peers"
 ROOT = HERE.parent
 TARGET_DIRECTORY = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+# The gateway that is measured: what is built here, or another one such as the image's.
+BUILT_HERE = (TARGET_DIRECTORY / "release/stepgate").resolve()
+STEPGATE = Path(os.environ.get("STEPGATE", BUILT_HERE)).resolve()
 
 PATH = "/dbs/bench/colls/items/docs/o1"
 ITEM = json.dumps({"id": "o1", "tenant": "t1", "_ts": 1795375143, "pad": "x" * 966})
@@ -273,8 +276,9 @@ def run(command: list[str], directory: Path | None = None) -> str:
     return done.stdout
 
 
-def build(*packages: str) -> None:
-    """What is ours, as it is released."""
+def build() -> None:
+    """What is ours, as it is released; the gateway unless STEPGATE names one."""
+    packages = ["stepgate-bench-rig", *(["stepgate"] if STEPGATE == BUILT_HERE else [])]
     for package in packages:
         subprocess.run(["cargo", "build", "--locked", "--release", "--package", package], cwd=ROOT, check=True)
 
