@@ -15,6 +15,7 @@ roles:
       - {{ container: shop/orders, partition_key: ["{{claims.tenant}}"], operations: [items/read, items/upsert, items/replace] }}
       - {{ container: shop/lists, partition_key: ["{{claims.tenant}}"], operations: [query] }}
       - {{ container: shop/ledger, partition_key: ["{{claims.tenant}}"], operations: [items/upsert], idempotency: on }}
+      - {{ container: shop/repeats, partition_key: ["{{claims.tenant}}"], operations: [items/upsert], idempotency: on }}
 bindings:
   - {{ role: keeper, workloads: [{{ issuer: peer, claims: {{ token_kind: workload }} }}] }}
 """
@@ -28,17 +29,18 @@ HEADERS = {
 }
 UPSERT = {"x-ms-documentdb-is-upsert": "true"}
 QUERY = {"x-ms-documentdb-isquery": "True", "content-type": "application/query+json"}
-ORDERS, LEDGER, LISTS, VAULT = (f"/dbs/shop/colls/{name}/docs" for name in ("orders", "ledger", "lists", "vault"))
+ORDERS, LEDGER, REPEATS, LISTS, VAULT = (f"/dbs/shop/colls/{name}/docs" for name in ("orders", "ledger", "repeats", "lists", "vault"))
 # More than there are connections, so that no two requests replace the same item at a time.
 IDS = 300
 # What workflows send: name, share of a thousand, method, path, headers, what is in the body, and the statuses that are expected. `once` is
 # a write with a key of its own, and `again` one whose key was used before, so that the first answer is repeated. Each load counts `n` from 0.
+# The two have containers of their own: a first write leaves a marker, and the stand-in copies a whole partition for each batch.
 MIXTURE: list[tuple[str, int, str, str, dict[str, str], Any, list[int]]] = [
     ("read", 510, "GET", f"{ORDERS}/r-{{id}}", {}, None, [200]),
     ("upsert", 150, "POST", ORDERS, UPSERT, "u-{id}", [200]),
     ("replace", 109, "PUT", f"{ORDERS}/c-{{id}}", {}, "c-{id}", [200]),
     ("once", 1, "POST", LEDGER, UPSERT | {"idempotency-key": "once-{load}-{n}"}, "o-{id}", [200]),
-    ("again", 20, "POST", LEDGER, UPSERT | {"idempotency-key": "again-{id}"}, "o-{id}", [200]),
+    ("again", 20, "POST", REPEATS, UPSERT | {"idempotency-key": "again-{id}"}, "o-{id}", [200]),
     ("query", 90, "POST", LISTS, QUERY, {"query": "SELECT c.id FROM c WHERE c.rank < 10"}, [200]),
     ("denied", 60, "GET", f"{VAULT}/v-1", {}, None, [403]),
     ("forged", 60, "GET", f"{ORDERS}/r-{{id}}", {}, None, [401]),
@@ -72,7 +74,7 @@ def kinds(load: int) -> Iterator[dict[str, Any]]:
 
 def seed() -> dict[str, Any]:
     """What is in Cosmos at the beginning: every item that is read or written over."""
-    names = {"orders": "ruc", "ledger": "o", "lists": "l", "vault": "v"}
+    names = {"orders": "ruc", "ledger": "o", "repeats": "o", "lists": "l", "vault": "v"}
     count = {"lists": 20, "vault": 2}
     containers = [
         {

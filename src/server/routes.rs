@@ -85,7 +85,9 @@ impl Front {
             "bearer_methods_supported": ["header"],
             "resource_name": "stepgate",
         });
-        Json(metadata).into_response()
+        let answer = Json(metadata).into_response();
+        // Over HTTP/2 hyper would send the body.
+        if head.method == Method::HEAD { answer.map(|_| Body::empty()) } else { answer }
     }
 
     async fn walk(&self, connection: Connection, request: Request) -> Response {

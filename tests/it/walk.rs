@@ -133,6 +133,8 @@ async fn metadata_names_the_gateway_and_nothing_behind_it() {
         rig.exchange(http::Request::get(metadata.url()).body(http_body_util::Full::default()).unwrap()).await;
     let metadata: Value = serde_json::from_slice(metadata.body()).unwrap();
     assert_eq!(metadata["authorization_servers"], json!([rig.issuer().url()]));
+    let head = rig.call("HEAD", "/.well-known/oauth-protected-resource").send().await.expect(200);
+    assert_eq!((head.header("content-type"), head.text()), (Some("application/json"), String::new()));
     let posted = rig.call("POST", "/.well-known/oauth-protected-resource").send().await.expect(405);
     assert_eq!((posted.header("allow"), posted.header("x-stepgate-request-id").is_some()), (Some("GET, HEAD"), true));
 }
