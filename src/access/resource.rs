@@ -172,30 +172,20 @@ impl KeyComponent {
 
     /// The component as JSON.
     pub fn to_json(&self) -> Value {
-        match self {
-            Self::Text(text) => Value::String(text.to_string()),
-            Self::Number(number) => whole(*number).map_or_else(|| Value::from(*number), Value::from),
-            Self::Bool(flag) => Value::Bool(*flag),
-            Self::Null => Value::Null,
-            Self::Undefined => Value::Object(serde_json::Map::new()),
-        }
+        // Nothing that a component can be is without a form in JSON.
+        serde_json::to_value(self).unwrap_or_default()
     }
 }
 
-/// A whole number is written without a fraction, as Cosmos clients write it.
-fn whole(number: f64) -> Option<i64> {
-    (number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0).then_some(number as i64)
-}
-
-/// As [`KeyComponent::to_json`].
 impl Serialize for KeyComponent {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Text(text) => serializer.serialize_str(text),
-            Self::Number(number) => match whole(*number) {
-                Some(whole) => serializer.serialize_i64(whole),
-                None => serializer.serialize_f64(*number),
-            },
+            // A whole number is written without a fraction, as Cosmos clients write it.
+            Self::Number(number) if number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 => {
+                serializer.serialize_i64(*number as i64)
+            }
+            Self::Number(number) => serializer.serialize_f64(*number),
             Self::Bool(flag) => serializer.serialize_bool(*flag),
             Self::Null => serializer.serialize_unit(),
             Self::Undefined => serializer.serialize_map(Some(0))?.end(),
@@ -249,7 +239,7 @@ impl PartitionKey {
 /// The value of the `x-ms-documentdb-partitionkey` header: compact JSON in ASCII, since header values carry no other.
 impl fmt::Display for PartitionKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.to_json().to_string();
+        let text = serde_json::to_string(self).map_err(|_| fmt::Error)?;
         if text.is_ascii() {
             return f.write_str(&text);
         }
