@@ -44,7 +44,7 @@ impl fmt::Display for Hash {
 
 impl Hash {
     /// The lower-case digits. Every record spells two hashes, and a `String` is made digit by digit.
-    pub(super) fn digits(&self) -> [u8; DIGITS] {
+    fn digits(&self) -> [u8; DIGITS] {
         let mut digits = [0; DIGITS];
         // It fails for a length that is not twice the other.
         let _ = hex::encode_to_slice(self.0, &mut digits);

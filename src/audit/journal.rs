@@ -160,9 +160,6 @@ pub enum AuditError {
         /// Why not.
         source: io::Error,
     },
-    /// A record cannot be rendered.
-    #[error("cannot render the record: {0}")]
-    Record(serde_json::Error),
     /// A record is longer than a line may be.
     #[error("the record is longer than a line of the audit log may be")]
     TooLong,

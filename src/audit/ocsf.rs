@@ -40,7 +40,7 @@ pub(super) fn render(lines: &mut Vec<u8>, sequence: Sequence, time: Timestamp, e
             event.object("table", |it| it.text("name", container.container()));
         }
         event.object("stepgate", |it| fields::write(it, entry));
-        event.text("prev", str::from_utf8(&prev.digits()).unwrap_or_default());
+        event.value("prev", &format_args!("{prev}"));
     });
 }
 
@@ -83,9 +83,7 @@ fn outcome(event: &mut Object<'_>, entry: &Entry) {
     named(event, ["status_id", "status"], status(entry));
     if let Some(answer) = &entry.answer {
         event.value("status_code", &format_args!("{}", answer.status));
-        if let Some(error) = &answer.error {
-            event.text("status_detail", error);
-        }
+        event.maybe_text("status_detail", answer.error.as_deref());
     }
     named(event, ["action_id", "action"], action(entry));
     if let Some(answer) = &entry.answer {
@@ -161,9 +159,7 @@ fn actor(it: &mut Object<'_>, entry: &Entry) {
         // 3 is System, which OCSF gives to accounts that are no person; a human was never proven a workload.
         user.value("type_id", if who.kind.is_some() { &3 } else { &1 });
     });
-    if let Some(client) = &who.client {
-        it.text("app_uid", client);
-    }
+    it.maybe_text("app_uid", who.client.as_deref());
     it.object("idp", |idp| idp.text("name", who.subject.issuer.as_str()));
 }
 

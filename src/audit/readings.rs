@@ -15,14 +15,14 @@ use std::{
 };
 
 use rustix::fs::OFlags;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{
     journal::AuditError,
     record::{Entry, Phase, Reading},
 };
-use crate::clock::Timestamp;
+use crate::{clock::Timestamp, json};
 
 const DIRECTORY: &str = "readings";
 /// Made by the first reader, or by whoever lets a group read: its members may leave notes, and not remove another's.
@@ -34,7 +34,7 @@ const LONGEST: u64 = 4096;
 const UNREADABLE: &str = "unreadable";
 
 /// What a reader says of itself.
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Left {
     command: String,
@@ -64,8 +64,12 @@ pub fn note_reading(directory: &Path, command: &str, selection: &str, now: Times
     }
     let place = directory.join(DIRECTORY);
     let failed = |source| AuditError::Unnoted { place: place.clone(), source };
-    let left = Left { command: command.to_owned(), selection: shorten(selection), time: now.as_millis() };
-    let text = serde_json::to_vec(&left).map_err(AuditError::Record)?;
+    let mut text = Vec::new();
+    json::object(&mut text, |it| {
+        it.text("command", command);
+        it.text("selection", &shorten(selection));
+        it.value("time", &now.as_millis());
+    });
     let id = Uuid::now_v7();
     let (fresh, file) = (place.join(format!("{id}.new")), place.join(format!("{id}.json")));
     let leave = || {

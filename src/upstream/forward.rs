@@ -37,6 +37,7 @@ use crate::{
 const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
 const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
+const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
 const DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const TENTATIVE_WRITES: HeaderName = HeaderName::from_static("x-ms-cosmos-allow-tentative-writes");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
@@ -434,12 +435,12 @@ impl<'a> Trip<'a> {
         if status.is_informational() || (status.is_redirection() && status != StatusCode::NOT_MODIFIED) {
             return Err(UpstreamError::BadAnswer { attempts: self.attempts, status });
         }
-        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
         Ok(UpstreamAnswer {
             status,
             substatus: retry::number(&parts.headers, "x-ms-substatus"),
-            activity_id: text("x-ms-activity-id").map(Into::into),
-            request_charge: text("x-ms-request-charge").and_then(|charge| charge.parse().ok()),
+            activity_id: text(ACTIVITY_ID).map(Into::into),
+            request_charge: text(REQUEST_CHARGE).and_then(|charge| charge.parse().ok()),
             headers: headers::response(&parts.headers),
             body,
             attempts: self.attempts,
