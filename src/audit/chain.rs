@@ -52,7 +52,7 @@ impl Hash {
     }
 
     /// The hash that lower-case digits spell.
-    fn from_digits(digits: &[u8]) -> Option<Self> {
+    pub(super) fn from_digits(digits: &[u8]) -> Option<Self> {
         let (pairs, []) = digits.as_chunks::<2>() else { return None };
         let mut hash = [0; 32];
         if pairs.len() != hash.len() {
@@ -91,10 +91,10 @@ impl Head {
         self.tree.size()
     }
 
-    /// Moves on by a record: its line without the newline, and the hash in it.
-    pub(super) fn advance(&mut self, line: &[u8], hash: Hash) {
+    /// Moves on by a record, whose hash is its leaf in the tree.
+    pub(super) fn advance(&mut self, hash: Hash) {
         self.hash = hash;
-        self.tree.push(merkle::leaf(line));
+        self.tree.push(merkle::leaf(hash.as_bytes()));
     }
 }
 
@@ -136,15 +136,14 @@ struct Links<'a> {
     content: &'a [u8],
 }
 
-/// A line by itself: what it says of its place, its hash recomputed, and its leaf in the tree. Lines can be looked at in
-/// any order, and at the same time; only [`Seen::follow`] needs them one after another.
+/// A line by itself: what it says of its place, and its hash recomputed. Lines can be looked at in any order, and at the same
+/// time; only [`Seen::follow`] needs them one after another.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Seen {
     sequence: u64,
     prev: Hash,
     hash: Hash,
     fits: bool,
-    leaf: Hash,
 }
 
 /// Ends the record that begins at `begun` of `lines`, a JSON object whose last member is `prev`, with its hash and a newline.
@@ -162,10 +161,15 @@ pub(super) fn seal(prev: Hash, lines: &mut Vec<u8>, begun: usize) -> Hash {
 /// Looks at a line (without its newline) by itself.
 pub(super) fn see(line: &[u8]) -> Result<Seen, Misfit> {
     let Links { sequence, prev, hash, content } = links(line).ok_or(Misfit::NotARecord)?;
-    Ok(Seen { sequence, prev, hash, fits: digest(prev, content) == hash, leaf: merkle::leaf(line) })
+    Ok(Seen { sequence, prev, hash, fits: digest(prev, content) == hash })
 }
 
 impl Seen {
+    /// The hash that the line has, if it is the hash of what stands in it.
+    pub(super) fn hash(self) -> Option<Hash> {
+        self.fits.then_some(self.hash)
+    }
+
     /// Moves `head` on by this line, if that follows it.
     pub(super) fn follow(self, head: &mut Head) -> Result<(), Misfit> {
         let expected = head.records().saturating_add(1);
@@ -178,8 +182,7 @@ impl Seen {
         if !self.fits {
             return Err(Misfit::Hash);
         }
-        head.hash = self.hash;
-        head.tree.push(self.leaf);
+        head.advance(self.hash);
         Ok(())
     }
 }
@@ -234,6 +237,7 @@ mod tests {
         let mut head = Head::genesis();
         follow(&mut head, &first).unwrap();
         assert_eq!((head.records(), head.hash), (1, hash));
+        assert_eq!(head.tree.root(), merkle::leaf(hash.as_bytes()), "the tree's entry is the line's hash");
         let (second, _) = line(2, hash);
         assert_eq!(follow(&mut Head::genesis(), &second), Err(Misfit::Sequence { expected: 1, found: 2 }));
         let (other, _) = line(2, Hash::GENESIS);

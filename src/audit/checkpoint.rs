@@ -161,7 +161,7 @@ mod tests {
         let key = SigningKey::load_or_make(&directory.path().join("key")).unwrap();
         let time = Timestamp::from_secs(1_795_375_762);
         let mut later = Head::genesis();
-        (0..42_u8).for_each(|n| later.advance(&[n], Hash::from_bytes([n; 32])));
+        (0..42_u8).for_each(|n| later.advance(Hash::from_bytes([n; 32])));
         let heads = [Head::genesis(), later];
         let text: String = heads.iter().map(|head| sign(head, time, &key).unwrap()).collect();
 

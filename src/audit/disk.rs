@@ -288,7 +288,7 @@ mod tests {
             let mut line = format!(r#"{{"metadata":{{"sequence":1,"x":1}},"prev":"{}"}}"#, Hash::GENESIS).into_bytes();
             let hash = chain::seal(Hash::GENESIS, &mut line, 0);
             segment.write(&line).unwrap();
-            head.advance(line.strip_suffix(b"\n").unwrap(), hash);
+            head.advance(hash);
             Self { directory, segment, head, keys: vec![key.public()] }
         }
 

@@ -1,5 +1,5 @@
-//! The tree over all records: a Merkle tree as in RFC 6962 (section 2.1), whose leaves are the log's lines as they stand,
-//! without their newlines.
+//! The tree over all records: a Merkle tree as in RFC 6962 (section 2.1), whose entries are the hashes of the chain, one for each
+//! line. A line is hashed once, since the hash stands for it, and for all before it.
 //!
 //! The chain answers "was anything changed" to whoever holds the whole log. The tree answers "was this record in it" to a
 //! stranger who holds one line, a few hashes and a signed root. Of a tree that only grows nothing need be kept but the
@@ -141,9 +141,9 @@ pub(super) fn root_with(index: u64, size: u64, leaf: Hash, path: &[Hash]) -> Opt
     (last == 0).then_some(node)
 }
 
-/// The leaf of a line, without its newline.
-pub(super) fn leaf(line: &[u8]) -> Hash {
-    tagged(0, &[line])
+/// The leaf of an entry.
+pub(super) fn leaf(entry: &[u8]) -> Hash {
+    tagged(0, &[entry])
 }
 
 fn join(left: Hash, right: Hash) -> Hash {

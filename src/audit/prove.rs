@@ -1,7 +1,7 @@
 //! Proofs that a record is in the log, for somebody who has only the record and the public key.
 //!
-//! A proof is the record's line, its audit path in the Merkle tree, and a signed checkpoint of that tree, in the form of a
-//! C2SP tlog-proof (<https://c2sp.org/tlog-proof>). To check one takes a SHA-256 and an Ed25519, and no program of ours.
+//! A proof is the record's line, the audit path of its hash in the Merkle tree, and a signed checkpoint of that tree, in the form
+//! of a C2SP tlog-proof (<https://c2sp.org/tlog-proof>). To check one takes a SHA-256 and an Ed25519, and no program of ours.
 //!
 //! Making one reads a single segment: the subtrees before it stand in its first checkpoint. That segment is verified on
 //! the way, since a proof from a log that does not fit would prove the wrong thing.
@@ -13,7 +13,7 @@ use memchr::memmem::Finder;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    chain::Hash,
+    chain::{self, Hash, Seen},
     checkpoint,
     journal::AuditError,
     key::PublicKey,
@@ -41,7 +41,7 @@ pub struct Proven {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProvenRecord {
-    /// The record's line as it stands in the log, without its newline: the leaf of the tree.
+    /// The record's line as it stands in the log, without its newline. Its hash is the entry of the tree.
     pub line: String,
     /// The C2SP tlog-proof: the leaf's index, its audit path, and a signed checkpoint.
     pub proof: String,
@@ -73,7 +73,7 @@ pub enum NotProven {
     /// The checkpoint is not signed by the key at hand.
     #[error("the checkpoint is not signed by this key")]
     Signature,
-    /// The path does not lead from the line to the checkpoint's root.
+    /// The line does not have its hash, or the path does not lead from there to the checkpoint's root.
     #[error("the record is not in the log that the checkpoint signs")]
     Path,
     /// The record speaks of another request.
@@ -129,7 +129,8 @@ impl ProvenRecord {
             Wrong::Signature => NotProven::Signature,
             _ => NotProven::Form,
         })?;
-        let root = merkle::root_with(index, head.records(), merkle::leaf(self.line.as_bytes()), &path);
+        let hash = chain::see(self.line.as_bytes()).ok().and_then(Seen::hash).ok_or(NotProven::Path)?;
+        let root = merkle::root_with(index, head.records(), merkle::leaf(hash.as_bytes()), &path);
         if root == Some(head.tree.root()) { Ok(head.records()) } else { Err(NotProven::Path) }
     }
 }
@@ -161,8 +162,8 @@ fn prove_in(
     let mut leaves = Vec::new();
     let mut found = Vec::new();
     let mut walk = Walk { directory, keys, head: head.clone() };
-    walk.segment(segment, next.is_none(), |line, _| {
-        leaves.push(merkle::leaf(line.bytes));
+    walk.segment(segment, next.is_none(), |line, at| {
+        leaves.push(merkle::leaf(at.hash.as_bytes()));
         if ocsf::parse(line.bytes).is_ok_and(|record| *record.entry.request_id == *request) {
             found.push((head.records() + leaves.len() as u64, line.bytes.to_vec()));
         }

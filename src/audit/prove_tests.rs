@@ -1,6 +1,7 @@
 //! Proofs from logs of one and of many segments, and what does not pass for one.
 
 use super::{
+    chain::{self, Hash},
     prove::{NotProven, ProveError, Proven, prove, public_keys},
     samples::entry,
     *,
@@ -38,6 +39,16 @@ async fn every_record_of_every_segment_is_proven_to_a_stranger() {
     }
 }
 
+/// The line with the hash that belongs to what now stands in it.
+fn reseal(line: &str) -> String {
+    let content = line.rsplit_once(",\"hash\"").unwrap().0;
+    let prev = content.rsplit('"').nth(1).unwrap();
+    let mut line = format!("{content}}}").into_bytes();
+    chain::seal(Hash::from_digits(prev.as_bytes()).unwrap(), &mut line, 0);
+    assert_eq!(line.pop(), Some(b'\n'));
+    String::from_utf8(line).unwrap()
+}
+
 #[tokio::test]
 async fn what_was_changed_is_not_proven() {
     let (directory, other) = (written(5, 1 << 20).await, written(5, 1 << 20).await);
@@ -51,6 +62,9 @@ async fn what_was_changed_is_not_proven() {
     assert_eq!(changed(|_| {}), Ok(10));
     let lie = |proven: &mut Proven| proven.records[0].line = proven.records[0].line.replace("o-17", "o-18");
     assert_eq!(changed(lie), Err(NotProven::Path));
+    let resealed =
+        |proven: &mut Proven| proven.records[0].line = reseal(&proven.records[0].line.replace("o-17", "o-18"));
+    assert_eq!(changed(resealed), Err(NotProven::Path));
     let moved = |proven: &mut Proven| proven.records[0].proof = proven.records[0].proof.replace("index 6", "index 7");
     assert_eq!(changed(moved), Err(NotProven::Path));
     assert_eq!(changed(|proven| proven.request_id = "request-04".into()), Err(NotProven::Request));

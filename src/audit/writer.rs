@@ -590,12 +590,11 @@ impl Batch {
         let begun = self.bytes.len();
         ocsf::render(&mut self.bytes, sequence, time, entry, self.head.hash);
         let hash = chain::seal(self.head.hash, &mut self.bytes, begun);
-        let line = self.bytes.get(begun..).unwrap_or_default();
-        if line.len() > LONGEST_LINE {
+        if self.bytes.len() - begun > LONGEST_LINE {
             self.bytes.truncate(begun);
             return Err(AuditError::TooLong);
         }
-        self.head.advance(line.strip_suffix(b"\n").unwrap_or(line), hash);
+        self.head.advance(hash);
         Ok(sequence)
     }
 }

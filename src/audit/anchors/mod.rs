@@ -365,7 +365,7 @@ mod tests {
 
     fn head(size: u8) -> Head {
         let mut head = Head::genesis();
-        (0..size).for_each(|n| head.advance(&[n], Hash::GENESIS));
+        (0..size).for_each(|n| head.advance(Hash::from_bytes([n; 32])));
         head
     }
 
