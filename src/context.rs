@@ -7,6 +7,7 @@ use std::{fmt, str::FromStr, sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderName};
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::{
     access::{Assurance, ExecutionContext, Fact, MalformedContext},
@@ -43,7 +44,7 @@ pub struct RequestId(Arc<str>);
 impl RequestId {
     /// A new id: a UUID of version 7, so that ids sort by time.
     pub fn new() -> Self {
-        Self(uuid::Uuid::now_v7().to_string().into())
+        Self(Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).into())
     }
 
     /// The id as text.
@@ -55,6 +56,12 @@ impl RequestId {
 impl Default for RequestId {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl From<&RequestId> for Arc<str> {
+    fn from(id: &RequestId) -> Self {
+        Self::clone(&id.0)
     }
 }
 

@@ -170,7 +170,8 @@ impl Gateway {
         let patience = context::patience(&head.headers, self.limits.deadline);
         let deadline = started + *patience.as_ref().unwrap_or(&self.limits.deadline);
         let request = RequestContext { id: RequestId::new(), deadline };
-        let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
+        // It goes from hand to hand until it is written, and is large.
+        let mut entry = Box::new(Entry::new(Phase::Outcome, &request.id));
         entry.peer = Some(peer);
         entry.user_agent = ledger::user_agent(&head.headers, tool.is_some());
         let wanted = Form::wanted(&head.headers);
@@ -349,10 +350,12 @@ impl Gateway {
         let marker = self.marker(permitted, headers)?;
         if question.action.is_write() {
             let intent = Entry { phase: Phase::Intent, ..entry.clone() };
-            self.record(intent).await?;
+            self.record(Box::new(intent)).await?;
         }
-        let exchange = pin!(self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str()));
-        let warrant = exchange.instrument(room!("exchange")).await?;
+        let warrant = {
+            let exchange = pin!(self.rooms.exchange.exchange(subject, permit, *presented, request.id.as_str()));
+            exchange.instrument(room!("exchange")).await?
+        };
         let mut errand = errand::prepare(request, permit, question, headers);
         errand.session.clone_from(session);
         let mut answer = match marker {
@@ -431,11 +434,12 @@ impl Gateway {
     /// Records what an operator did to a revocation; resolves when that is durable.
     pub async fn record_change(&self, phase: Phase, revocation: &Revocation, peer: SocketAddr) -> Result<(), Refusal> {
         let revocation = Some(ledger::recorded(revocation));
-        self.record(Entry { revocation, peer: Some(peer), ..Entry::new(phase, RequestId::new().as_str()) }).await
+        let entry = Entry { revocation, peer: Some(peer), ..Entry::new(phase, &RequestId::new()) };
+        self.record(Box::new(entry)).await
     }
 
     /// Waits until a record is durable.
-    async fn record(&self, entry: Entry) -> Result<(), Refusal> {
+    async fn record(&self, entry: Box<Entry>) -> Result<(), Refusal> {
         Ok(pin!(self.rooms.journal.append(entry)).instrument(room!("audit")).await.map(drop)?)
     }
 
@@ -444,7 +448,7 @@ impl Gateway {
         &self,
         request: &RequestContext,
         form: Form,
-        mut entry: Entry,
+        mut entry: Box<Entry>,
         walked: Result<CosmosAnswer, Refusal>,
         trace: Option<Trace>,
         started: Instant,
@@ -458,7 +462,7 @@ impl Gateway {
         trace::answered(&Span::current(), &entry);
         let mut finished = Finished::of(&entry, trace);
         if entry.who.is_none() {
-            self.rooms.journal.refuse(Entry { phase: Phase::Refusal, ..entry });
+            self.rooms.journal.refuse(Entry { phase: Phase::Refusal, ..*entry });
         } else if let Err(refusal) = self.record(entry).await {
             response = answer::refuse(form, &request.id, &refusal);
             finished.status = response.status().as_u16();

@@ -253,9 +253,9 @@ impl Journal {
 
     /// Writes a record and resolves when it is as durable as the configuration wants; an error when it is not within the
     /// deadline. A caller that stops waiting does not unwrite the record.
-    pub async fn append(&self, entry: Entry) -> Result<Sequence, Unavailable> {
+    pub async fn append(&self, entry: impl Into<Box<Entry>>) -> Result<Sequence, Unavailable> {
         let (waiter, waiting) = reply::waiter();
-        let message = Message::Append(Box::new(Append { entry, time: self.clock.now(), waiter }));
+        let message = Message::Append(Append { entry: entry.into(), time: self.clock.now(), waiter });
         if let Some(hung) = self.hung() {
             // It is left with the writer all the same, which then knows what nobody waited for.
             drop(waiting);

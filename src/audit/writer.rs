@@ -48,13 +48,13 @@ const ORPHANS: usize = 4096;
 
 #[derive(Debug)]
 pub(super) enum Message {
-    Append(Box<Append>),
+    Append(Append),
     Close,
 }
 
 #[derive(Debug)]
 pub(super) struct Append {
-    pub(super) entry: Entry,
+    pub(super) entry: Box<Entry>,
     pub(super) time: Timestamp,
     pub(super) waiter: Waiter,
 }
@@ -168,7 +168,7 @@ impl Writer {
             let mut appends = Vec::new();
             while appends.len() < GROUP {
                 match inbox.try_recv() {
-                    Ok(Message::Append(append)) => appends.push(*append),
+                    Ok(Message::Append(append)) => appends.push(append),
                     Ok(Message::Close) => inbox.close(),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => {
@@ -526,7 +526,7 @@ impl Writer {
     }
 
     /// Remembers an outcome whose answer does not leave, to write it as recovered.
-    fn remember(&mut self, entry: Entry) {
+    fn remember(&mut self, entry: Box<Entry>) {
         if entry.phase == Phase::Outcome && self.orphans.len() < ORPHANS {
             self.orphans.push(entry.recovered());
         }

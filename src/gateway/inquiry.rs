@@ -56,7 +56,7 @@ impl Gateway {
         let patience = context::patience(&head.headers, self.limits.deadline);
         let deadline = started + *patience.as_ref().unwrap_or(&self.limits.deadline);
         let request = RequestContext { id: RequestId::new(), deadline };
-        let mut entry = Entry::new(Phase::Outcome, request.id.as_str());
+        let mut entry = Box::new(Entry::new(Phase::Outcome, &request.id));
         entry.peer = Some(peer);
         entry.user_agent = UserAgentKind::Mcp;
         let taken = async {
