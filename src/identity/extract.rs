@@ -4,7 +4,10 @@
 //! What is not a bearer token or a Cosmos SDK's `type=aad` there is the connection's and is not looked at; two tokens are
 //! refused rather than ranked, since the caller and a proxy on the way could rank them differently.
 
+use std::borrow::Cow;
+
 use http::{HeaderMap, HeaderName, header::AUTHORIZATION};
+use memchr::memchr;
 use percent_encoding::percent_decode;
 
 use super::error::{Carrier, IdentityError, Reason};
@@ -18,13 +21,13 @@ pub(super) const LONGEST_TOKEN: usize = 16 * 1024;
 
 /// The workflow token of a request and where it was.
 #[derive(Debug)]
-pub(super) struct PresentedToken {
+pub(super) struct PresentedToken<'a> {
     pub(super) carrier: Carrier,
-    pub(super) text: String,
+    pub(super) text: Cow<'a, str>,
 }
 
 /// Exactly one token, or why not.
-pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken, IdentityError> {
+pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken<'_>, IdentityError> {
     let authorization = from_authorization(headers)?;
     let workflow = only(headers, &WORKFLOW_HEADER, Carrier::WorkflowHeader)?;
     let (carrier, bytes) = match (authorization, workflow) {
@@ -33,29 +36,33 @@ pub(super) fn extract(headers: &HeaderMap) -> Result<PresentedToken, IdentityErr
             return Err(IdentityError { carrier: Carrier::Authorization, reason: Reason::TwoTokens, subject: None });
         }
         (Some(bytes), None) => (Carrier::Authorization, bytes),
-        (None, Some(bytes)) => (Carrier::WorkflowHeader, bytes.to_vec()),
+        (None, Some(bytes)) => (Carrier::WorkflowHeader, bytes.into()),
     };
     let refuse = |reason| Err(IdentityError { carrier, reason, subject: None });
     if bytes.len() > LONGEST_TOKEN {
         return refuse(Reason::TooLong(LONGEST_TOKEN));
     }
     // Some proxies join a repeated header with a comma, which no JWT contains.
-    if bytes.contains(&b',') {
+    if memchr(b',', &bytes).is_some() {
         return refuse(Reason::TwoTokens);
     }
-    match String::from_utf8(bytes) {
-        Ok(text) if !text.is_empty() => Ok(PresentedToken { carrier, text }),
+    let text = match bytes {
+        Cow::Borrowed(bytes) => str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        Cow::Owned(bytes) => String::from_utf8(bytes).ok().map(Cow::Owned),
+    };
+    match text {
+        Some(text) if !text.is_empty() => Ok(PresentedToken { carrier, text }),
         _ => refuse(Reason::NotAJwt),
     }
 }
 
 /// A token that stood in a body.
-pub(super) fn in_a_body(text: &str) -> Result<PresentedToken, IdentityError> {
+pub(super) fn in_a_body(text: &str) -> Result<PresentedToken<'_>, IdentityError> {
     if text.len() > LONGEST_TOKEN {
         let reason = Reason::TooLong(LONGEST_TOKEN);
         return Err(IdentityError { carrier: Carrier::WorkflowHeader, reason, subject: None });
     }
-    Ok(PresentedToken { carrier: Carrier::WorkflowHeader, text: text.to_owned() })
+    Ok(PresentedToken { carrier: Carrier::WorkflowHeader, text: text.into() })
 }
 
 /// The value of a header that may occur once.
@@ -68,16 +75,16 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName, carrier: Carrier) -> Resu
 }
 
 /// The workflow token in `Authorization`; `None` when there is none, or something that is the connection's.
-fn from_authorization(headers: &HeaderMap) -> Result<Option<Vec<u8>>, IdentityError> {
+fn from_authorization(headers: &HeaderMap) -> Result<Option<Cow<'_, [u8]>>, IdentityError> {
     let Some(value) = only(headers, &AUTHORIZATION, Carrier::Authorization)? else {
         return Ok(None);
     };
     let mut words = value.splitn(2, |byte| *byte == b' ');
     let scheme = words.next().unwrap_or_default();
     if scheme.eq_ignore_ascii_case(b"bearer") {
-        return Ok(Some(words.next().unwrap_or_default().trim_ascii().to_vec()));
+        return Ok(Some(words.next().unwrap_or_default().trim_ascii().into()));
     }
-    Ok(from_cosmos_sdk(value))
+    Ok(from_cosmos_sdk(value).map(Cow::Owned))
 }
 
 /// The `sig` of `type=aad&ver=1.0&sig=<jwt>`, percent-encoded as a whole or not: how Cosmos SDKs send an Entra token. A
@@ -109,7 +116,9 @@ mod tests {
         for (name, value) in lines {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        extract(&headers).map(|token| (token.carrier, token.text)).map_err(|error| (error.carrier, error.reason))
+        extract(&headers)
+            .map(|token| (token.carrier, token.text.into_owned()))
+            .map_err(|error| (error.carrier, error.reason))
     }
 
     #[test]

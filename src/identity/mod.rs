@@ -131,7 +131,7 @@ impl Identity {
         self.verify(extract::in_a_body(token.expose())?).await
     }
 
-    async fn verify(&self, token: extract::PresentedToken) -> Result<VerifiedSubject, IdentityError> {
+    async fn verify(&self, token: extract::PresentedToken<'_>) -> Result<VerifiedSubject, IdentityError> {
         let fingerprint = Fingerprint::of(&token.text);
         let now = self.clock.now();
         if let Some(subject) = self.verified.get(fingerprint, now).await {
@@ -149,7 +149,7 @@ impl Identity {
 
     /// The token of a request as it was presented, for a room that must pass it on; [`Self::authenticate`] says whose it is.
     pub fn presented(headers: &HeaderMap) -> Option<Secret> {
-        extract::extract(headers).ok().map(|token| Secret::new(token.text))
+        extract::extract(headers).ok().map(|token| Secret::new(token.text.into_owned()))
     }
 
     async fn judge(&self, text: &str) -> Result<Entry, Doubt> {
@@ -162,7 +162,7 @@ impl Identity {
             let subject = id.map(|id| Box::new(Subject { issuer: config.name.clone(), id: id.into() }));
             Doubt { reason, subject }
         })?;
-        let subject = VerifiedSubject {
+        let proven = subject::Proven {
             subject: Subject { issuer: config.name.clone(), id: workload.id },
             client: workload.client,
             kind: config.kind,
@@ -170,7 +170,7 @@ impl Identity {
             claims: Arc::clone(verified.claims()),
             expires: verified.expires(),
         };
-        Ok(Entry { subject, issuer: Arc::clone(issuer), key })
+        Ok(Entry { subject: VerifiedSubject(Arc::new(proven)), issuer: Arc::clone(issuer), key })
     }
 
     /// Fetches every issuer's keys, at once and then for as long as it is polled. The server owns it; without it, no token
