@@ -110,12 +110,15 @@ impl Exchange {
         presented: Option<&Secret>,
         activity: &str,
     ) -> Result<Warrant, ExchangeError> {
-        let scope = scope_of(subject, permit)?;
-        let credential = match &self.means {
+        let (scope, credential) = match &self.means {
             Means::ResourceTokens(broker) => {
-                Credential::ResourceToken(broker.exchange(subject, permit, activity).await?)
+                let token = broker.exchange(subject, permit, activity).await?;
+                (token.scope().clone(), Credential::ResourceToken(token))
             }
-            Means::Entra(entra) => Credential::Entra(entra.token(subject.subject(), presented).await?),
+            Means::Entra(entra) => {
+                let scope = scope_of(subject, permit)?;
+                (scope, Credential::Entra(entra.token(subject.subject(), presented).await?))
+            }
         };
         Ok(Warrant { credential, subject: subject.subject().clone(), scope })
     }
@@ -133,10 +136,10 @@ impl Exchange {
         activity: &str,
     ) -> Result<Released, ExchangeError> {
         let releaser = self.releaser.as_ref().ok_or(ExchangeError::Mismatch)?;
-        let scope = scope_of(subject, permit)?;
         let token = releaser.exchange(subject, permit, activity).await?;
         let text = percent_decode(token.authorization().as_bytes()).decode_utf8_lossy().into_owned();
         let expires = token.expires();
+        let scope = token.scope().clone();
         let warrant =
             Warrant { credential: Credential::ResourceToken(token), subject: subject.subject().clone(), scope };
         Ok(Released { token: Secret::new(text), expires, warrant })
