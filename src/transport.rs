@@ -187,25 +187,25 @@ impl Transport {
     }
 
     /// Sends `request` and reads the whole answer, up to `largest` bytes, within `deadline`.
-    pub async fn exchange(
+    pub fn exchange(
         &self,
         request: Request<Full<Bytes>>,
         largest: usize,
         deadline: Duration,
-    ) -> Result<Response<Bytes>, TransportError> {
-        self.exchange_in(request, largest, deadline, None).await
+    ) -> impl Future<Output = Result<Response<Bytes>, TransportError>> + Send {
+        self.exchange_in(request, largest, deadline, None)
     }
 
     /// The same, with the answer held in `memory`: `share` of it is taken already, the rest as the answer comes.
-    pub async fn exchange_within(
+    pub fn exchange_within(
         &self,
         request: Request<Full<Bytes>>,
         largest: usize,
         deadline: Duration,
         memory: &BodyMemory,
         share: Share,
-    ) -> Result<Response<Bytes>, TransportError> {
-        self.exchange_in(request, largest, deadline, Some(Room { memory, share })).await
+    ) -> impl Future<Output = Result<Response<Bytes>, TransportError>> + Send {
+        self.exchange_in(request, largest, deadline, Some(Room { memory, share }))
     }
 
     async fn exchange_in(
@@ -216,18 +216,6 @@ impl Transport {
         room: Option<Room<'_>>,
     ) -> Result<Response<Bytes>, TransportError> {
         let span = span::begin(&mut request);
-        let answered = pin!(self.send(request, largest, deadline, room)).instrument(span.clone()).await;
-        span::end(&span, &answered);
-        answered
-    }
-
-    async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-        largest: usize,
-        deadline: Duration,
-        room: Option<Room<'_>>,
-    ) -> Result<Response<Bytes>, TransportError> {
         let whole = pin!(async {
             let response = self.client.request(request).await.map_err(|error| {
                 if error.is_connect() || was_never_sent(&error) {
@@ -239,7 +227,10 @@ impl Transport {
             let (parts, body) = response.into_parts();
             Ok(Response::from_parts(parts, read(body, largest, room).await?))
         });
-        tokio::time::timeout(deadline, whole).await.unwrap_or(Err(TransportError::Deadline(deadline)))
+        let whole = tokio::time::timeout(deadline, whole).instrument(span.clone()).await;
+        let answered = whole.unwrap_or(Err(TransportError::Deadline(deadline)));
+        span::end(&span, &answered);
+        answered
     }
 }
 
