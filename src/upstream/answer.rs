@@ -26,8 +26,6 @@ pub struct UpstreamAnswer {
     pub request_charge: Option<f64>,
     /// How often the request was sent.
     pub attempts: u32,
-    /// From the first attempt's departure to the answer, with the waits between.
-    pub latency: Duration,
     /// How long the last attempt took.
     pub took: Duration,
     /// The region that answered, where it is known; `None` at the account's own endpoint, which chooses by itself.

@@ -231,7 +231,8 @@ impl Upstream {
     ) -> Result<UpstreamAnswer, UpstreamError> {
         let errand = trip.errand;
         loop {
-            let left = errand.deadline.saturating_duration_since(Instant::now());
+            let began = Instant::now();
+            let left = errand.deadline.saturating_duration_since(began);
             if left.is_zero() {
                 return Err(trip.ended(|attempts| UpstreamError::Timeout { attempts }));
             }
@@ -241,10 +242,9 @@ impl Upstream {
             let Some(room) = self.memory.take(ROOM.saturating_add(errand.body.len())) else {
                 return Err(trip.ended(|attempts| UpstreamError::NoRoom { attempts }));
             };
-            let left = Instant::now();
             let largest = self.config.largest_answer;
             let sent = self.transport.exchange_within(request, largest, timeout, &self.memory, room).await;
-            trip.took = left.elapsed();
+            trip.took = began.elapsed();
             if sent.as_ref().is_ok_and(|answer| answer.status() == StatusCode::TOO_MANY_REQUESTS) {
                 throttled();
             }
@@ -365,7 +365,6 @@ type Sent = Result<Response<Bytes>, TransportError>;
 /// What is known of an errand under way.
 struct Trip<'a> {
     errand: &'a Errand<'a>,
-    began: Instant,
     attempts: u32,
     /// How long the last attempt took.
     took: Duration,
@@ -380,9 +379,8 @@ struct Trip<'a> {
 
 impl<'a> Trip<'a> {
     fn new(errand: &'a Errand<'a>) -> Self {
-        let (way, began) = (Way::default(), Instant::now());
         let took = Duration::ZERO;
-        Self { errand, began, attempts: 0, took, repeats: 0, way, region: None, doubt: None }
+        Self { errand, attempts: 0, took, repeats: 0, way: Way::default(), region: None, doubt: None }
     }
 
     /// The end of a trip without another answer: of a write in doubt, all that is known is the doubt.
@@ -444,7 +442,6 @@ impl<'a> Trip<'a> {
             headers: headers::response(&parts.headers),
             body,
             attempts: self.attempts,
-            latency: self.began.elapsed(),
             took: self.took,
             region: self.region.clone(),
         })

@@ -238,9 +238,10 @@ async fn a_write_that_was_throttled_succeeds_later_with_the_same_body() {
         _ => reply(201),
     });
     let server = server.await;
+    let began = Instant::now();
     let answer = forward(&server, UPSERT).await.unwrap();
     assert_eq!((answer.status, answer.attempts), (StatusCode::CREATED, 3));
-    assert!(answer.latency >= Duration::from_millis(40));
+    assert!(began.elapsed() >= Duration::from_millis(40));
     assert!(server.seen().iter().all(|seen| &seen.body[..] == b"{}"));
 }
 
@@ -310,11 +311,12 @@ async fn a_slow_attempt_leaves_time_for_another_read() {
 #[tokio::test]
 async fn a_wait_that_would_pass_the_deadline_is_not_begun() {
     let server = Scripted::start(|_| reply(429).header("x-ms-retry-after-ms", "10000")).await;
-    let errand = Errand { deadline: Instant::now() + Duration::from_secs(5), ..errand(UPSERT) };
+    let began = Instant::now();
+    let errand = Errand { deadline: began + Duration::from_secs(5), ..errand(UPSERT) };
     let answer = upstream(&server).forward(&errand, &warrant(), || true, || {}).await.unwrap();
     assert_eq!((answer.status.as_u16(), answer.attempts), (429, 1));
     assert_eq!(answer.retry_after(), Some(Duration::from_secs(10)));
-    assert!(answer.latency < Duration::from_secs(1));
+    assert!(began.elapsed() < Duration::from_secs(1));
 }
 
 #[tokio::test]
@@ -380,7 +382,6 @@ fn a_refused_credential_is_told_from_a_refused_request() {
         request_charge: None,
         attempts: 1,
         took: Duration::ZERO,
-        latency: Duration::ZERO,
         region: None,
     };
     for (status, substatus) in [(401, None), (401, Some(5001)), (403, None), (403, Some(0))] {
