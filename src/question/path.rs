@@ -67,10 +67,12 @@ impl Path {
 
 /// Decodes one segment, once. An encoded slash decodes to a slash, which no name may hold.
 fn decode(segment: &str) -> Result<Cow<'_, str>, Rejection> {
-    if segment.is_empty() || !is_well_encoded(segment) {
-        return Err(Rejection::Path);
+    match segment {
+        "" => Err(Rejection::Path),
+        plain if !plain.contains('%') => Ok(plain.into()),
+        encoded if is_well_encoded(encoded) => percent_decode_str(encoded).decode_utf8().map_err(|_| Rejection::Path),
+        _ => Err(Rejection::Path),
     }
-    percent_decode_str(segment).decode_utf8().map_err(|_| Rejection::Path)
 }
 
 /// Whether every `%` is followed by two hexadecimal digits; the decoder would let a broken one stand as text.
