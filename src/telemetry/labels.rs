@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashSet,
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock},
 };
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -13,7 +13,7 @@ pub struct RequestLabels {
     /// The operation's word, or `-` when the request was refused before it was known.
     pub operation: &'static str,
     /// `database/container`, or `-` when nothing on it was granted.
-    pub container: String,
+    pub container: Arc<str>,
     /// `allow`, `deny` or `reject`.
     pub decision: &'static str,
     /// The status answered.
@@ -26,14 +26,14 @@ pub struct DurationLabels {
     /// As of [`RequestLabels`].
     pub operation: &'static str,
     /// As of [`RequestLabels`].
-    pub container: String,
+    pub container: Arc<str>,
 }
 
 /// The labels of a request that a clause decided.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ClauseLabels {
     /// The grant that a binding gave, or the deny: `order-writer (shop.yaml:4)`; `other` once there are many.
-    pub clause: String,
+    pub clause: Arc<str>,
     /// `2xx`, `3xx`, `4xx` or `5xx`.
     pub class: &'static str,
 }
@@ -42,7 +42,7 @@ pub struct ClauseLabels {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct BindingLabel {
     /// Its role and place, such as `order-writer (shop.yaml:31)`; `other` once there are many.
-    pub binding: String,
+    pub binding: Arc<str>,
 }
 
 /// The labels of request units.
@@ -51,7 +51,7 @@ pub struct UnitsLabels {
     /// The operation's word.
     pub operation: &'static str,
     /// `issuer/client`, or `issuer/subject` where the issuer names no client; `other` once there are many.
-    pub workload: String,
+    pub workload: Arc<str>,
 }
 
 /// The labels of attempts at Cosmos.
@@ -74,7 +74,7 @@ pub struct RegionLabel {
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ContainerLabel {
     /// `database/container`; `other` once there are many.
-    pub container: String,
+    pub container: Arc<str>,
 }
 
 /// The label of a retry.
@@ -129,23 +129,24 @@ pub struct TraceLabel {
 /// Names that have series of their own, up to a number; the rest share one. A container or a workload can be new at any
 /// time, and the places of clauses move whenever files are edited, so without this there would be no end of them.
 #[derive(Debug, Default)]
-pub(super) struct Names(RwLock<HashSet<String>>);
+pub(super) struct Names(RwLock<HashSet<Arc<str>>>);
 
 impl Names {
     /// How many names have series of their own.
     const MOST: usize = 200;
 
     /// The name, or `other`.
-    pub(super) fn bound(&self, name: String) -> String {
-        if self.0.read().unwrap_or_else(PoisonError::into_inner).contains(&name) {
-            return name;
+    pub(super) fn bound(&self, name: &str) -> Arc<str> {
+        if let Some(known) = self.0.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Arc::clone(known);
         }
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < Self::MOST || known.contains(&name) {
-            known.insert(name.clone());
+        if known.len() < Self::MOST || known.contains(name) {
+            let name = Arc::<str>::from(name);
+            known.insert(Arc::clone(&name));
             return name;
         }
-        "other".to_owned()
+        "other".into()
     }
 }
 
@@ -156,8 +157,8 @@ mod tests {
     #[test]
     fn names_beyond_the_bound_share_a_series() {
         let names = Names::default();
-        let given: Vec<_> = (0..1_000).map(|i| names.bound(i.to_string())).collect();
+        let given: Vec<_> = (0..1_000).map(|i| names.bound(&i.to_string())).collect();
         assert_eq!((&*given[0], &*given[199], &*given[200], &*given[999]), ("0", "199", "other", "other"));
-        assert_eq!(names.bound("7".to_owned()), "7", "who was known stays known");
+        assert_eq!(&*names.bound("7"), "7", "who was known stays known");
     }
 }

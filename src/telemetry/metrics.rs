@@ -252,8 +252,8 @@ impl Metrics {
     pub fn request(&self, finished: &Finished) {
         let operation = finished.operation;
         let container = match &finished.container {
-            Some(container) => self.containers.bound(container.clone()),
-            None => "-".to_owned(),
+            Some(container) => self.containers.bound(container),
+            None => "-".into(),
         };
         let sampled = finished.trace.filter(|trace| trace.sampled);
         let exemplar = sampled.map(|trace| TraceLabel { trace_id: trace.id.to_string() });
@@ -261,12 +261,10 @@ impl Metrics {
         self.request_duration.get_or_create(&labels).observe(finished.took.as_secs_f64(), exemplar, None);
         if let Some(clause) = &finished.clause {
             let class = class(finished.status);
-            self.clause_requests
-                .get_or_create(&ClauseLabels { clause: self.clauses.bound(clause.clone()), class })
-                .inc();
+            self.clause_requests.get_or_create(&ClauseLabels { clause: self.clauses.bound(clause), class }).inc();
         }
         if let Some(upstream) = &finished.upstream {
-            let workload = self.workloads.bound(finished.workload.clone().unwrap_or_default());
+            let workload = self.workloads.bound(finished.workload.as_deref().unwrap_or_default());
             self.request_units.get_or_create(&UnitsLabels { operation, workload }).inc_by(upstream.request_units);
             self.upstream_duration.observe(upstream.latency.as_secs_f64());
         }
@@ -285,7 +283,7 @@ impl Metrics {
 
     /// Counts a request over the limits of its binding.
     pub fn limited(&self, role: &str, place: &str) {
-        let binding = self.bindings.bound(format!("{role} ({place})"));
+        let binding = self.bindings.bound(&format!("{role} ({place})"));
         self.limited.get_or_create(&BindingLabel { binding }).inc();
     }
 
@@ -296,7 +294,7 @@ impl Metrics {
         self.shed.clear();
         // Those that share a label are added up.
         for gate in gates {
-            let label = ContainerLabel { container: self.containers.bound(gate.container.to_string()) };
+            let label = ContainerLabel { container: self.containers.bound(&gate.container.to_string()) };
             for (family, number) in numbers.into_iter().zip([gate.limit, gate.in_flight, gate.waiting]) {
                 family.get_or_create(&label).inc_by(number.try_into().unwrap_or(i64::MAX));
             }

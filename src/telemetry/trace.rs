@@ -5,7 +5,7 @@
 //! own begins with `stepgate.`. Without an exporter no span is made: the call sites are off, and what is left of one is a load
 //! and a branch.
 
-use http::{HeaderMap, Method, Request, Version};
+use http::{HeaderMap, HeaderName, Method, Request, Version};
 pub use opentelemetry::trace::TraceId;
 use opentelemetry::{
     Context, StringValue, Value,
@@ -96,8 +96,14 @@ fn route(path: &str) -> Option<&'static str> {
     })
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const X_AMZN_TRACE_ID: HeaderName = HeaderName::from_static("x-amzn-trace-id");
+
 /// Where the caller says that it is: W3C `traceparent`, else `X-Amzn-Trace-Id` as X-Ray and load balancers write it.
 fn caller(headers: &HeaderMap) -> Option<SpanContext> {
+    if !headers.contains_key(TRACEPARENT) && !headers.contains_key(X_AMZN_TRACE_ID) {
+        return None;
+    }
     let valid = |context: Context| Some(context.span().span_context().clone()).filter(SpanContext::is_valid);
     let (headers, nothing) = (HeaderExtractor(headers), Context::new());
     valid(TraceContextPropagator::new().extract_with_context(&nothing, &headers))

@@ -39,7 +39,7 @@ fn exported(scene: impl FnOnce()) -> Vec<SpanData> {
 }
 
 fn headers(name: &'static str, value: &'static str) -> HeaderMap {
-    HeaderMap::from_iter([(http::HeaderName::from_static(name), HeaderValue::from_static(value))])
+    HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))])
 }
 
 const TRACEPARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
