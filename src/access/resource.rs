@@ -1,6 +1,6 @@
 //! Which data: databases, containers, partition keys, items.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{cmp::Ordering, fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeMap as _};
 use serde_json::Value;
@@ -69,10 +69,12 @@ fn looks_like_rid(name: &str, bytes: usize) -> bool {
 }
 
 /// A container, as `database/container`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ContainerName {
-    database: Arc<str>,
-    container: Arc<str>,
+    /// Both names; neither can hold a slash.
+    text: Arc<str>,
+    /// Where the slash between them is.
+    slash: usize,
 }
 
 impl ContainerName {
@@ -80,28 +82,45 @@ impl ContainerName {
     pub fn new(database: &str, container: &str) -> Result<Self, MalformedName> {
         check_name(database, 4)?;
         check_name(container, 8)?;
-        Ok(Self { database: database.into(), container: container.into() })
+        Ok(Self { text: [database, container].join("/").into(), slash: database.len() })
     }
 
     /// The database's name.
     pub fn database(&self) -> &str {
-        &self.database
+        self.text.get(..self.slash).unwrap_or_default()
     }
 
     /// The container's own name.
     pub fn container(&self) -> &str {
-        &self.container
+        self.text.get(self.slash + 1..).unwrap_or_default()
+    }
+
+    /// Both: `database/container`.
+    pub fn as_str(&self) -> &str {
+        &self.text
     }
 
     /// The resource link, as Cosmos signs and stores it: `dbs/{database}/colls/{container}`.
     pub fn link(&self) -> String {
-        format!("dbs/{}/colls/{}", self.database, self.container)
+        format!("dbs/{}/colls/{}", self.database(), self.container())
+    }
+}
+
+impl Ord for ContainerName {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.database(), self.container()).cmp(&(other.database(), other.container()))
+    }
+}
+
+impl PartialOrd for ContainerName {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
 impl fmt::Display for ContainerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.database, self.container)
+        f.write_str(&self.text)
     }
 }
 

@@ -90,7 +90,7 @@ fn add(grants: &mut Vec<Grant>, call: &Call, idempotent: bool, binding: &Binding
         // A query plan or the account document needs no grant of its own.
         return call.operation().is_none();
     };
-    let given = binding.partition_keys.get(&container.to_string()).or_else(|| binding.partition_keys.get("*"));
+    let given = binding.partition_keys.get(container.as_str()).or_else(|| binding.partition_keys.get("*"));
     let partition = match &call.partition {
         Some(Partition::Known(key)) if given.is_none() => key.to_json().as_array().cloned(),
         _ => given.cloned(),
@@ -129,7 +129,7 @@ fn drop_repeated(grants: &mut Vec<Grant>) {
 fn policy_text(grants: &[Grant], binding: &Binding, states: &[String]) -> String {
     let mut text = format!("roles:\n  {}:\n    grants:\n", scalar(&binding.role));
     for grant in grants {
-        text += &format!("      - container: {}\n", scalar(&grant.container.to_string()));
+        text += &format!("      - container: {}\n", scalar(grant.container.as_str()));
         if let Some(partition) = &grant.partition {
             text += &format!("        partition_key: {}\n", flow(&json!(partition)));
         }

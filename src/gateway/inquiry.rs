@@ -157,7 +157,7 @@ fn by_partition(needs: &[Need]) -> Vec<Value> {
         }
     }
     let place = |(container, key, operations): (&ContainerName, &Option<PartitionKey>, Vec<_>)| {
-        let mut place = json!({ "container": container.to_string(), "operations": words(&operations) });
+        let mut place = json!({ "container": container.as_str(), "operations": words(&operations) });
         if let (Some(key), Value::Object(members)) = (key, &mut place) {
             members.insert("partition_key".into(), key.to_json());
         }

@@ -202,7 +202,7 @@ fn at(index: usize, mut refusal: Refusal) -> Refusal {
 fn told(need: &Need, permit: &Permit, warrant: &Warrant) -> Value {
     json!({
         "operation": need.operation.as_str(),
-        "container": need.container.to_string(),
+        "container": need.container.as_str(),
         "partition_key": permit.partition_key().map(PartitionKey::to_json),
         "granted_by": permit.clauses().iter().map(ToString::to_string).collect::<Vec<_>>(),
         "mode": permit.scope().mode.as_str(),

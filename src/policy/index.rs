@@ -61,8 +61,7 @@ impl<T> ByContainer<T> {
     pub(super) fn on(&self, container: &ContainerName) -> Vec<&T> {
         let mut found: Vec<&T> = self.exact.get(container).into_iter().collect();
         if !self.patterns.is_empty() {
-            let name = container.to_string();
-            let beginning = self.patterns.of(&name).flatten();
+            let beginning = self.patterns.of(container.as_str()).flatten();
             found.extend(beginning.filter(|(pattern, _)| pattern.matches(container)).map(|(_, thing)| thing));
         }
         found

@@ -128,7 +128,7 @@ fn cosmos(upstream: &UpstreamStatus) -> Value {
 /// How much a container takes at once, as found out.
 fn gate(gate: &GateStatus) -> Value {
     json!({
-        "container": gate.container.to_string(),
+        "container": gate.container.as_str(),
         "limit": gate.limit,
         "in_flight": gate.in_flight,
         "waiting": gate.waiting,

@@ -252,7 +252,7 @@ impl Metrics {
     pub fn request(&self, finished: &Finished) {
         let operation = finished.operation;
         let container = match &finished.container {
-            Some(container) => self.containers.bound(container),
+            Some(container) => self.containers.bound(container.as_str()),
             None => "-".into(),
         };
         let sampled = finished.trace.filter(|trace| trace.sampled);
@@ -294,7 +294,7 @@ impl Metrics {
         self.shed.clear();
         // Those that share a label are added up.
         for gate in gates {
-            let label = ContainerLabel { container: self.containers.bound(&gate.container.to_string()) };
+            let label = ContainerLabel { container: self.containers.bound(gate.container.as_str()) };
             for (family, number) in numbers.into_iter().zip([gate.limit, gate.in_flight, gate.waiting]) {
                 family.get_or_create(&label).inc_by(number.try_into().unwrap_or(i64::MAX));
             }

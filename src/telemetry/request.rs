@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::trace::Trace;
 use crate::{
-    access::{Execution, StateName},
+    access::{ContainerName, Execution, StateName},
     audit::{Asked, Entry, Telling, Upstream, Verdict},
 };
 
@@ -22,7 +22,7 @@ pub struct Finished {
     /// The operation's word, or `-` when the request was refused before it was known.
     pub operation: &'static str,
     /// The container, named only once policy allowed something on it.
-    pub container: Option<String>,
+    pub container: Option<ContainerName>,
     /// `allow`, `deny` or `reject`.
     pub decision: &'static str,
     /// The first clause that decided, with its place.
@@ -57,7 +57,7 @@ impl Finished {
             execution: entry.context.execution.as_ref().map(|fact| fact.value.clone()),
             state: entry.context.state.as_ref().map(|fact| fact.value.clone()),
             operation: entry.question.action.map_or("-", Asked::as_str),
-            container: container.map(ToString::to_string),
+            container: container.cloned(),
             decision: verdict.as_str(),
             clause: clause.map(ToString::to_string),
             workload,
@@ -78,7 +78,7 @@ macro_rules! line {
             request_id = &*$request.request_id,
             trace_id = $trace,
             operation = $request.operation,
-            container = $request.container,
+            container = $request.container.as_ref().map(ContainerName::as_str),
             decision = $request.decision,
             clause = $request.clause,
             workload = $request.workload,

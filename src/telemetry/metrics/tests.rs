@@ -14,7 +14,7 @@ fn finished() -> Finished {
         state: None,
         error: None,
         operation: "query",
-        container: Some("shop/orders".into()),
+        container: Some("shop/orders".parse().unwrap()),
         decision: "allow",
         clause: Some("order-writer (shop.yaml:4)".into()),
         workload: Some("cognito/7h2kexample".into()),
@@ -77,7 +77,7 @@ fn callers_cannot_make_series_at_will() {
     let metrics = Metrics::default();
     for i in 0..1_000 {
         metrics.request(&Finished {
-            container: Some(format!("shop/{i}")),
+            container: Some(format!("shop/{i}").parse().unwrap()),
             clause: Some(format!("r (p.yaml:{i})")),
             workload: Some(format!("github/{i}")),
             ..finished()
