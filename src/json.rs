@@ -5,6 +5,8 @@
 //! program, and a text is looked at eight bytes at a time; one that needs escapes, and every other kind of value, is left to
 //! `serde_json`.
 
+use std::fmt::{self, Display, Write as _};
+
 use serde::Serialize;
 
 /// An object that is being written: what is in it so far.
@@ -20,18 +22,21 @@ pub fn object(out: &mut Vec<u8>, members: impl FnOnce(&mut Object<'_>)) {
 
 impl Object<'_> {
     /// A member that is a string.
+    #[inline]
     pub fn text(&mut self, name: &'static str, value: &str) {
         self.name(name);
-        if is_plain(value.as_bytes()) {
-            self.0.push(b'"');
-            self.0.extend_from_slice(value.as_bytes());
-            self.0.push(b'"');
-        } else {
-            self.write(value);
-        }
+        self.string(value);
     }
 
-    /// A member of any other kind; `null` where it has no form in JSON. `format_args!` makes a string.
+    /// A member that is a string, as `value` is displayed.
+    #[inline]
+    pub fn display(&mut self, name: &'static str, value: &impl Display) {
+        self.name(name);
+        self.displayed(format_args!("{value}"));
+    }
+
+    /// A member of any other kind; `null` where it has no form in JSON.
+    #[inline]
     pub fn value(&mut self, name: &'static str, value: &(impl Serialize + ?Sized)) {
         self.name(name);
         self.write(value);
@@ -75,6 +80,8 @@ impl Object<'_> {
         self.0.push(b']');
     }
 
+    /// In each place of its own, where the name is known: then it is a few stores, and no call that copies.
+    #[inline(always)]
     fn name(&mut self, name: &'static str) {
         debug_assert!(is_plain(name.as_bytes()), "`{name}` needs escapes");
         // No value ends in an opening brace.
@@ -86,12 +93,47 @@ impl Object<'_> {
         self.0.extend_from_slice(b"\":");
     }
 
+    fn displayed(&mut self, text: fmt::Arguments<'_>) {
+        self.0.push(b'"');
+        let begun = self.0.len();
+        // It fails for a value that refuses to be displayed, of which nothing more is to be had.
+        let _ = Text(self.0).write_fmt(text);
+        let written = self.0.get(begun..).unwrap_or_default();
+        if is_plain(written) {
+            self.0.push(b'"');
+        } else {
+            let text = String::from_utf8_lossy(written).into_owned();
+            self.0.truncate(begun - 1);
+            self.write(&text);
+        }
+    }
+
+    fn string(&mut self, value: &str) {
+        if is_plain(value.as_bytes()) {
+            self.0.push(b'"');
+            self.0.extend_from_slice(value.as_bytes());
+            self.0.push(b'"');
+        } else {
+            self.write(value);
+        }
+    }
+
     fn write(&mut self, value: &(impl Serialize + ?Sized)) {
         let begun = self.0.len();
         if serde_json::to_writer(&mut *self.0, value).is_err() {
             self.0.truncate(begun);
             self.0.extend_from_slice(b"null");
         }
+    }
+}
+
+/// Takes text as it is.
+struct Text<'a>(&'a mut Vec<u8>);
+
+impl fmt::Write for Text<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.extend_from_slice(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -143,9 +185,10 @@ mod tests {
             });
             it.objects("objects", ["b", "c"], |inner, item| inner.text("item", item));
             it.objects("no_objects", [""; 0], |_, _| {});
-            it.value("display", &format_args!("{}\"", 7));
+            it.display("display", &format_args!("{}\"", 7));
+            it.display("plain", &7);
         });
-        let expected = r#"{"text":"a","none":{},"object":{"number":1.5,"brace":"{","flag":true},"objects":[{"item":"b"},{"item":"c"}],"no_objects":[],"display":"7\""}"#;
+        let expected = r#"{"text":"a","none":{},"object":{"number":1.5,"brace":"{","flag":true},"objects":[{"item":"b"},{"item":"c"}],"no_objects":[],"display":"7\"","plain":"7"}"#;
         assert_eq!(text, expected);
     }
 
@@ -174,7 +217,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_text_is_written_as_serde_json_writes_it(text in any::<String>()) {
-            prop_assert_eq!(written(|it| it.text("text", &text)), json!({ "text": text }).to_string());
+            let expected = json!({ "text": text }).to_string();
+            prop_assert_eq!(written(|it| it.text("text", &text)), &*expected);
+            prop_assert_eq!(written(|it| it.display("text", &text)), expected);
         }
 
         #[test]

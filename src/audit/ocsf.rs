@@ -32,7 +32,7 @@ pub(super) fn render(lines: &mut Vec<u8>, sequence: Sequence, time: Timestamp, e
         class(event, entry);
         event.value("time", &time.as_millis());
         outcome(event, entry);
-        event.value("message", &format_args!("{}", Message(entry)));
+        event.display("message", &Message(entry));
         event.object("actor", |it| actor(it, entry));
         event.object("src_endpoint", |it| endpoint(it, entry));
         event.object("database", |it| database(it, entry));
@@ -40,7 +40,7 @@ pub(super) fn render(lines: &mut Vec<u8>, sequence: Sequence, time: Timestamp, e
             event.object("table", |it| it.text("name", container.container()));
         }
         event.object("stepgate", |it| fields::write(it, entry));
-        event.value("prev", &format_args!("{prev}"));
+        event.display("prev", &prev);
     });
 }
 
@@ -82,7 +82,7 @@ fn outcome(event: &mut Object<'_>, entry: &Entry) {
     named(event, ["severity_id", "severity"], severity(entry));
     named(event, ["status_id", "status"], status(entry));
     if let Some(answer) = &entry.answer {
-        event.value("status_code", &format_args!("{}", answer.status));
+        event.display("status_code", &answer.status);
         event.maybe_text("status_detail", answer.error.as_deref());
     }
     named(event, ["action_id", "action"], action(entry));
@@ -167,7 +167,7 @@ fn actor(it: &mut Object<'_>, entry: &Entry) {
 fn nobody_proven(user: &mut Object<'_>, entry: &Entry) {
     if let Some(reading) = &entry.reading {
         user.text("name", "local user");
-        user.value("uid", &format_args!("{}", reading.uid));
+        user.display("uid", &reading.uid);
         user.value("type_id", &1);
     } else {
         user.text("name", "unknown");
@@ -178,7 +178,7 @@ fn nobody_proven(user: &mut Object<'_>, entry: &Entry) {
 fn endpoint(it: &mut Object<'_>, entry: &Entry) {
     match entry.peer {
         Some(peer) => {
-            it.value("ip", &peer.ip());
+            it.display("ip", &peer.ip());
             it.value("port", &peer.port());
         }
         None => it.text("name", "unknown"),

@@ -31,7 +31,7 @@ impl<S: Subscriber, W: for<'a> MakeWriter<'a> + 'static> Layer<S> for Log<W> {
 fn line(event: &Event<'_>) -> Vec<u8> {
     let mut line = Vec::with_capacity(USUAL);
     json::object(&mut line, |it| {
-        it.value("timestamp", &format_args!("{:.6}", jiff::Timestamp::now()));
+        it.display("timestamp", &format_args!("{:.6}", jiff::Timestamp::now()));
         it.text("level", event.metadata().level().as_str());
         event.record(&mut Fields(it));
         it.text("target", event.metadata().target());
@@ -65,7 +65,7 @@ impl Visit for Fields<'_, '_> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.value(field.name(), &format_args!("{value:?}"));
+        self.0.display(field.name(), &format_args!("{value:?}"));
     }
 }
 

@@ -47,7 +47,9 @@ pub(in crate::audit) fn write(it: &mut Object<'_>, entry: &Entry) {
     }
     it.value("bytes_in", &entry.bytes_in);
     it.value("bytes_out", &entry.bytes_out);
-    it.maybe("peer", entry.peer.as_ref());
+    if let Some(peer) = &entry.peer {
+        it.display("peer", peer);
+    }
     it.text("user_agent", entry.user_agent.as_str());
     rare(it, entry);
 }
@@ -91,7 +93,7 @@ fn question(it: &mut Object<'_>, question: &Question) {
         it.objects("batch", &question.batch, |it, inside| {
             it.text("operation", inside.operation.as_str());
             if let Some(container) = &inside.container {
-                it.value("container", &format_args!("{container}"));
+                it.display("container", container);
             }
             it.maybe_text("item_id", inside.item.as_ref().map(ItemId::as_str));
             it.maybe("partition_key", inside.partition_key.as_ref());
