@@ -140,15 +140,15 @@ impl KeyRing {
     }
 
     fn look_up(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Arc<Key>, Miss> {
-        let keys = self.keys().ok_or(Miss::Unavailable)?;
+        let keys = self.keys(self.clock.now()).ok_or(Miss::Unavailable)?;
         keys.select(kid, algorithm).map_err(Miss::NoKey)
     }
 
-    /// The set that is trusted now.
-    pub(super) fn keys(&self) -> Option<Arc<KeySet>> {
+    /// The set that is trusted at `now`.
+    pub(super) fn keys(&self, now: Timestamp) -> Option<Arc<KeySet>> {
         let state = self.state.borrow();
         let fetched = state.fetched?;
-        if self.clock.now().since(fetched) > self.max_staleness {
+        if now.since(fetched) > self.max_staleness {
             return None;
         }
         state.keys.clone()
@@ -239,7 +239,7 @@ impl KeyRing {
     fn tell(&self, issuer: &IssuerConfig, parsed: &Result<KeySet, FetchError>, previous: Option<&KeySet>) {
         let issuer = &issuer.name;
         match parsed {
-            Err(error) if self.keys().is_some() => {
+            Err(error) if self.keys(self.clock.now()).is_some() => {
                 tracing::warn!(%issuer, %error, "the issuer's keys could not be fetched; the last ones stay in use");
             }
             Err(error) => {

@@ -181,6 +181,7 @@ impl Identity {
 
     /// The issuers and their keys as they stand, in the order of the configuration.
     pub fn status(&self) -> Vec<IssuerStatus> {
-        self.issuers.iter().map(|issuer| issuer.status()).collect()
+        let now = self.clock.now();
+        self.issuers.iter().map(|issuer| issuer.status(now)).collect()
     }
 }

@@ -41,7 +41,7 @@ pub struct KeyStatus {
 }
 
 impl Issuer {
-    pub(super) fn status(&self) -> IssuerStatus {
+    pub(super) fn status(&self, now: Timestamp) -> IssuerStatus {
         let config = self.config();
         let state = self.keys().state();
         let keys = state.keys.iter().flat_map(|keys| keys.iter());
@@ -49,7 +49,7 @@ impl Issuer {
             name: config.name.clone(),
             kind: config.kind,
             url: config.url.clone(),
-            usable: self.keys().keys().is_some(),
+            usable: self.keys().keys(now).is_some(),
             keys: keys.map(|key| KeyStatus { id: key.id().map(str::to_owned), first_seen: key.first_seen() }).collect(),
             fetched: state.fetched,
             attempted: state.attempted,

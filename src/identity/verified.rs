@@ -43,7 +43,7 @@ pub(super) struct Entry {
 impl Entry {
     fn holds(&self, now: Timestamp) -> bool {
         now < self.subject.expires().plus(self.issuer.config().leeway)
-            && self.issuer.keys().keys().is_some_and(|keys| keys.holds(&self.key))
+            && self.issuer.keys().keys(now).is_some_and(|keys| keys.holds(&self.key))
     }
 }
 
