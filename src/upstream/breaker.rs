@@ -86,14 +86,16 @@ impl Breaker {
 
     /// Whether a request may go there now. After a rest the first one that may be a probe is let through as one.
     pub(super) fn admits(&self, may_probe: bool) -> bool {
-        let now = self.clock.running();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = match state.phase {
+        let (due, rest) = match state.phase {
             Phase::Closed => return true,
-            Phase::Open { until, rest } if now >= until => rest,
-            Phase::Probing { since, rest } if now >= since + PROBE => rest,
-            Phase::Open { .. } | Phase::Probing { .. } => return false,
+            Phase::Open { until, rest } => (until, rest),
+            Phase::Probing { since, rest } => (since + PROBE, rest),
         };
+        let now = self.clock.running();
+        if now < due {
+            return false;
+        }
         if may_probe {
             state.phase = Phase::Probing { since: now, rest };
         }
@@ -107,7 +109,11 @@ impl Breaker {
         state.phase = match (state.phase, good) {
             (Phase::Closed, _) => {
                 state.count(now.as_secs(), good);
-                if state.is_bad() { Phase::Open { until: now + FIRST_REST, rest: FIRST_REST } } else { Phase::Closed }
+                if !good && state.is_bad() {
+                    Phase::Open { until: now + FIRST_REST, rest: FIRST_REST }
+                } else {
+                    Phase::Closed
+                }
             }
             (Phase::Probing { .. }, true) => {
                 state.seconds.clear();
@@ -138,8 +144,8 @@ impl Breaker {
 
 impl State {
     fn count(&mut self, second: u64, good: bool) {
-        self.seconds.retain(|of| of.at + WINDOW > second);
         if self.seconds.back().is_none_or(|last| last.at != second) {
+            self.seconds.retain(|of| of.at + WINDOW > second);
             self.seconds.push_back(Second { at: second, ..Second::default() });
         }
         if let Some(last) = self.seconds.back_mut() {
@@ -190,6 +196,19 @@ mod tests {
         clock.advance(Duration::from_secs(5));
         breaker.heard(true);
         assert_eq!(breaker.state(), BreakerState::Closed, "what was sent there all the same came back");
+    }
+
+    #[test]
+    fn no_success_opens_it() {
+        let (breaker, clock) = breaker();
+        (0..20).for_each(|_| breaker.heard(true));
+        clock.advance(Duration::from_secs(5));
+        fail(&breaker, 10);
+        clock.advance(Duration::from_secs(6));
+        breaker.heard(true);
+        assert!(breaker.admits(false), "those that succeeded are long ago, but this did as well");
+        fail(&breaker, 1);
+        assert!(!breaker.admits(true));
     }
 
     #[test]

@@ -38,30 +38,23 @@ impl Budget {
         Self { clock, bucket: Mutex::new(bucket) }
     }
 
-    /// Counts a request.
+    /// Counts a request. What the bucket does not hold runs over when somebody pays.
     pub(super) fn deposit(&self) {
-        self.with(|bucket| bucket.repeats += SHARE);
+        self.bucket.lock().unwrap_or_else(PoisonError::into_inner).repeats += SHARE;
     }
 
     /// Pays for a repeat; `false` when there is not enough left.
     pub(super) fn pay(&self) -> bool {
-        self.with(|bucket| {
-            let enough = bucket.repeats >= 1.0;
-            if enough {
-                bucket.repeats -= 1.0;
-            }
-            enough
-        })
-    }
-
-    /// Does something with the bucket as it is now.
-    fn with<T>(&self, work: impl FnOnce(&mut Bucket) -> T) -> T {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let now = self.clock.running();
         let passed = now.saturating_sub(bucket.at).as_secs_f64();
         bucket.repeats = (bucket.repeats + FLOOR * passed).min(FLOOR * WINDOW.as_secs_f64());
         bucket.at = now;
-        work(&mut bucket)
+        let enough = bucket.repeats >= 1.0;
+        if enough {
+            bucket.repeats -= 1.0;
+        }
+        enough
     }
 }
 
@@ -80,6 +73,10 @@ mod tests {
             budget.deposit();
         }
         assert_eq!(repeats(), 20);
+        for _ in 0..10_000 {
+            budget.deposit();
+        }
+        assert_eq!(repeats(), 100, "it holds no more, however many requests there were");
         clock.advance(Duration::from_secs(1));
         assert_eq!(repeats(), 10);
         clock.advance(Duration::from_secs(600));
