@@ -1,6 +1,9 @@
 //! In which form the caller wants to hear what went wrong.
 
-use http::{HeaderMap, header::USER_AGENT};
+use http::{HeaderMap, HeaderName, header::USER_AGENT};
+
+/// `x-stepgate-errors`: the form by name.
+const ERRORS: HeaderName = HeaderName::from_static("x-stepgate-errors");
 
 /// The form of an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,7 +20,7 @@ impl Form {
     /// The form that `x-stepgate-errors` names, else the one that fits the `User-Agent`. `None` when the header is there
     /// and names no form.
     pub fn wanted(headers: &HeaderMap) -> Option<Self> {
-        let mut named = headers.get_all("x-stepgate-errors").iter();
+        let mut named = headers.get_all(ERRORS).iter();
         match (named.next().map(|value| value.as_bytes()), named.next()) {
             (None, _) => Some(Self::of_user_agent(headers)),
             (Some(b"distinct"), None) => Some(Self::Distinct),

@@ -21,7 +21,7 @@ use super::{
     continuation::Seal,
     headers::{self, RequestHeaders},
     regions::{Place, RegionStatus, Regions, Way},
-    retry::{self, Effect, Next, RULES, Rule, Safety},
+    retry::{self, ACTIVITY_ID, Effect, Next, RULES, Rule, SUBSTATUS, Safety},
     session::{SESSION_TOKEN, SessionKey, Sessions},
     topology::{AccountReader, Reader, TopologyStatus},
 };
@@ -36,7 +36,6 @@ use crate::{
 /// The version of the REST API, unless the caller asks for another.
 const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
-const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
 const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
 const DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const TENTATIVE_WRITES: HeaderName = HeaderName::from_static("x-ms-cosmos-allow-tentative-writes");
@@ -436,7 +435,7 @@ impl<'a> Trip<'a> {
         let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
         Ok(UpstreamAnswer {
             status,
-            substatus: retry::number(&parts.headers, "x-ms-substatus"),
+            substatus: retry::number(&parts.headers, SUBSTATUS),
             activity_id: text(ACTIVITY_ID).map(Into::into),
             request_charge: text(REQUEST_CHARGE).and_then(|charge| charge.parse().ok()),
             headers: headers::response(&parts.headers),

@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use crate::{
     access::{Action, Operation},
@@ -133,13 +133,16 @@ pub const RULES: &[Rule] = {
 /// Most repeats of a write that waits for another region to take over, as the SDKs have it (.NET, `ClientRetryPolicy`); in
 /// practice the deadline ends them.
 const TAKEOVER: u32 = 120;
+pub(super) const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
+pub(super) const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
+const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
 /// No backoff is longer, however often it doubled.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Rule {
     /// The row for an answer.
     pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap) -> Option<&'static Self> {
-        let substatus = number(headers, "x-ms-substatus");
+        let substatus = number(headers, SUBSTATUS);
         RULES.iter().find(|rule| match rule.when {
             When::Status(of, substatuses) => {
                 status == of && (substatuses.is_empty() || substatus.is_some_and(|s| substatuses.contains(&s)))
@@ -186,17 +189,17 @@ impl Rule {
 
 /// Whether Cosmos itself answered.
 fn is_from_cosmos(headers: &HeaderMap) -> bool {
-    headers.contains_key("x-ms-activity-id") || headers.contains_key("x-ms-substatus")
+    headers.contains_key(ACTIVITY_ID) || headers.contains_key(SUBSTATUS)
 }
 
 /// A header that holds a number.
-pub(super) fn number(headers: &HeaderMap, name: &str) -> Option<u32> {
+pub(super) fn number(headers: &HeaderMap, name: HeaderName) -> Option<u32> {
     headers.get(name)?.to_str().ok()?.parse().ok()
 }
 
 /// `x-ms-retry-after-ms`: how long Cosmos asks to wait.
 pub(super) fn told(headers: &HeaderMap) -> Option<Duration> {
-    number(headers, "x-ms-retry-after-ms").map(|millis| Duration::from_millis(millis.into()))
+    number(headers, RETRY_AFTER).map(|millis| Duration::from_millis(millis.into()))
 }
 
 /// A number in 0..=1, evenly spread.
