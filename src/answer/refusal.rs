@@ -5,7 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::Condition;
+use super::{
+    Condition,
+    shape::{ACTIVITY_ID, SUBSTATUS},
+};
 
 /// Why a request ends without the answer it wanted.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,12 +37,12 @@ pub struct CosmosAnswer {
 impl CosmosAnswer {
     /// `x-ms-substatus`, where Cosmos sent one.
     pub fn substatus(&self) -> Option<u32> {
-        self.headers.get("x-ms-substatus")?.to_str().ok()?.parse().ok()
+        self.headers.get(SUBSTATUS)?.to_str().ok()?.parse().ok()
     }
 
     /// `x-ms-activity-id`, where Cosmos sent one.
     pub fn activity_id(&self) -> Option<&str> {
-        self.headers.get("x-ms-activity-id")?.to_str().ok()
+        self.headers.get(ACTIVITY_ID)?.to_str().ok()
     }
 }
 

@@ -14,9 +14,9 @@ use crate::context::RequestId;
 
 /// `x-stepgate-request-id`, on every answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-stepgate-request-id");
-const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
+pub(super) const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
-const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
+pub(super) const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
 const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 

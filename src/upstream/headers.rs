@@ -10,8 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use crate::access::PartitionKey;
 
 /// A stepgate header and the standard one it stands in for, since HTTP Tasks cannot set the standard one.
-const STAND_INS: [(&str, HeaderName); 2] =
-    [("x-stepgate-if-match", header::IF_MATCH), ("x-stepgate-if-none-match", header::IF_NONE_MATCH)];
+const STAND_INS: [(HeaderName, HeaderName); 2] = [
+    (HeaderName::from_static("x-stepgate-if-match"), header::IF_MATCH),
+    (HeaderName::from_static("x-stepgate-if-none-match"), header::IF_NONE_MATCH),
+];
 
 pub(super) const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
 const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
