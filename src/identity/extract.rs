@@ -19,8 +19,7 @@ pub const WORKFLOW_HEADER: HeaderName = HeaderName::from_static("x-stepgate-toke
 /// parsing what an unknown caller sends has to end somewhere.
 pub(super) const LONGEST_TOKEN: usize = 16 * 1024;
 
-/// The workflow token of a request and where it was.
-#[derive(Debug)]
+/// The workflow token of a request and where it was. Nothing prints it.
 pub(super) struct PresentedToken<'a> {
     pub(super) carrier: Carrier,
     pub(super) text: Cow<'a, str>,

@@ -21,8 +21,7 @@ impl UnverifiedClaims {
     }
 }
 
-/// A token in compact form (RFC 7515, section 7.1), taken apart.
-#[derive(Debug)]
+/// A token in compact form (RFC 7515, section 7.1), taken apart. Nothing prints it.
 pub(super) struct UnverifiedToken<'a> {
     /// `None` for `none`, HMAC and names that are not known: no issuer can allow those.
     pub(super) algorithm: Option<Algorithm>,
