@@ -339,6 +339,13 @@ mod tests {
     }
 
     #[test]
+    fn containers_are_in_the_order_of_their_databases() {
+        let [first, second, third] = ["shop/orders", "shop/returns", "shop-b/items"].map(|name| name.parse().unwrap());
+        assert!(ContainerName::cmp(&first, &second).is_lt() && ContainerName::cmp(&second, &third).is_lt());
+        assert_eq!((third.database(), third.container(), third.as_str()), ("shop-b", "items", "shop-b/items"));
+    }
+
+    #[test]
     fn a_partition_key_round_trips_through_its_header() {
         for text in [r#"["t1"]"#, "[1]", "[1.5]", "[null]", "[true]", "[{}]", r#"["a","b"]"#, r#"["a\"b"]"#] {
             assert_eq!(text.parse::<PartitionKey>().unwrap().to_string(), text);
