@@ -16,6 +16,10 @@ use crate::{
     transport::TransportError,
 };
 
+pub(super) const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
+pub(super) const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
+const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
+
 /// What it would mean to carry out a request twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Safety {
@@ -133,9 +137,6 @@ pub const RULES: &[Rule] = {
 /// Most repeats of a write that waits for another region to take over, as the SDKs have it (.NET, `ClientRetryPolicy`); in
 /// practice the deadline ends them.
 const TAKEOVER: u32 = 120;
-pub(super) const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
-pub(super) const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
-const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
 /// No backoff is longer, however often it doubled.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
