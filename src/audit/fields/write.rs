@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    access::{Attempt, ExecutionContext, Fact, ItemId, WorkloadKind},
+    access::{Attempt, ContainerName, ExecutionContext, Fact, ItemId, WorkloadKind},
     audit::record::{Asked, Credential, Entry, Phase, Question, Ruling, Telling, Upstream, Who},
     json::Object,
 };
@@ -92,9 +92,7 @@ fn question(it: &mut Object<'_>, question: &Question) {
     if !question.batch.is_empty() {
         it.objects("batch", &question.batch, |it, inside| {
             it.text("operation", inside.operation.as_str());
-            if let Some(container) = &inside.container {
-                it.display("container", container);
-            }
+            it.maybe_text("container", inside.container.as_ref().map(ContainerName::as_str));
             it.maybe_text("item_id", inside.item.as_ref().map(ItemId::as_str));
             it.maybe("partition_key", inside.partition_key.as_ref());
         });
