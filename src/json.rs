@@ -96,7 +96,7 @@ impl Object<'_> {
     fn displayed(&mut self, text: fmt::Arguments<'_>) {
         self.0.push(b'"');
         let begun = self.0.len();
-        // It fails for a value that refuses to be displayed, of which nothing more is to be had.
+        // It fails for a value that refuses to be displayed, of which nothing more is to be had; written as to a file, it would panic.
         let _ = Text(self.0).write_fmt(text);
         let written = self.0.get(begun..).unwrap_or_default();
         if is_plain(written) {
