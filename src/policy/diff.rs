@@ -108,10 +108,16 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// The caller as it is and with a value for everything that clauses ask about, and each of them with every key.
+    /// The caller as it is and with a value for everything that clauses ask about; both no surer of the context than asked, and as
+    /// sure as can be; and each of them with every key.
     fn vary(&self, caller: Caller) -> impl Iterator<Item = Caller> {
-        let furnished = caller.clone().furnished(&self.claims);
-        [furnished, caller].into_iter().flat_map(|caller| self.key_claims.vary(&caller))
+        let mut variants = vec![caller.clone().furnished(&self.claims), caller];
+        for surer in variants.clone().into_iter().map(Caller::proven) {
+            if !variants.contains(&surer) {
+                variants.push(surer);
+            }
+        }
+        variants.into_iter().flat_map(|caller| self.key_claims.vary(&caller))
     }
 
     fn ask(&self, workload: &str, caller: &Caller, difference: &mut Difference) {
@@ -390,6 +396,11 @@ mod tests {
                 policy(READ, "claims: { c: w* }", ""),
             ),
             (policy(READ, CLIENT, &deny("all, states: [P]")), policy(READ, CLIENT, "")),
+            // Only who is surer of its state than the grant asks is told from those that the deny means.
+            (
+                policy(READ, "states: ['S*']", &deny("all")),
+                policy(READ, "states: ['S*']", &deny("[{ issuer: i, states: [S], assurance: signed }]")),
+            ),
             (policy(READ, CLIENT, &deny("all, partition_key: [z]")), policy(READ, CLIENT, "")),
         ];
         for (i, (narrow, wide)) in narrow_and_wide.iter().enumerate() {

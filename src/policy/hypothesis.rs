@@ -65,6 +65,14 @@ impl Caller {
         context.state = context.state.take().or_else(state);
         caller
     }
+
+    /// The caller as sure of its context as can be: no grant is lost and no deny met by that, whatever level they demand.
+    pub(super) fn proven(mut self) -> Self {
+        let ExecutionContext { execution, state, .. } = &mut self.context;
+        execution.iter_mut().for_each(|fact| fact.assurance = Assurance::Proven);
+        state.iter_mut().for_each(|fact| fact.assurance = Assurance::Proven);
+        self
+    }
 }
 
 /// The values that a claim in a partition key must be tried with, since clauses compare it with them.

@@ -76,7 +76,7 @@ pub fn matrix(set: &PolicySet) -> Matrix {
     holders.sort_by_key(|holder| describe(holder));
     holders.dedup();
     let reaches = |holder| {
-        let caller = callers(holder).into_iter().next()?.furnished(&set.claim_names());
+        let caller = callers(holder).into_iter().next()?.furnished(&set.claim_names()).proven();
         let cell = |container: &ContainerName, operation| match decide(
             set,
             &caller.asks(Action::Operation(operation), container, None),

@@ -90,7 +90,7 @@ impl Question<'_> {
 
     fn can(&self, entitlement: &Entitlement, caller: &Caller) -> bool {
         let grant = &*entitlement.grant;
-        let caller = caller.clone().with_claims(self.required(grant), true).furnished(&self.set.claim_names());
+        let caller = caller.clone().with_claims(self.required(grant), true).furnished(&self.set.claim_names()).proven();
         let request = caller.asks(Action::Operation(self.operation), self.container, self.key);
         let fixed = match reach(grant, &request, self.operation) {
             Reach::Outside | Reach::PrefixOnly => return false,
@@ -194,6 +194,21 @@ deny:
         );
         assert_eq!(ask(Operation::ItemsRead, Some(r#"["t9"]"#)).len(), 3);
         assert!(ask(Operation::ItemsRead, Some(r#"["t3"]"#)).is_empty());
+    }
+
+    #[test]
+    fn whoever_is_surer_of_its_state_than_asked_counts() {
+        let policy = r#"
+roles: { all: { grants: [{ container: shop/orders, operations: [query] }] } }
+bindings: [{ role: all, workloads: [{ issuer: local, states: ["S*"] }] }]
+deny:
+  - name: not-in-s
+    container: shop/orders
+    operations: [query]
+    workloads: [{ issuer: local, states: [S], assurance: signed }]
+"#;
+        let set = build(&[("p.yaml", policy)], None).unwrap();
+        assert_eq!(who_can(&set, Operation::Query, &"shop/orders".parse().unwrap(), None).len(), 1);
     }
 
     #[test]

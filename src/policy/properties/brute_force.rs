@@ -29,13 +29,13 @@ fn keys() -> Vec<Value> {
 /// context.
 fn asks(operation: Operation, container: &'static str) -> Vec<Ask> {
     let states =
-        [("S", Assurance::Claimed), ("S", Assurance::Signed), ("S1", Assurance::Signed), ("Q", Assurance::Claimed)];
+        ["S", "S1", "Q"].into_iter().flat_map(|state| [(state, Assurance::Claimed), (state, Assurance::Signed)]);
     let mut all = Vec::new();
     for issuer in ["i", "j"] {
         for c in with_none(["v", "w", "w1", "w2", "z"].map(Value::from)) {
             for t in with_none(values()) {
                 for u in with_none(values()) {
-                    for state in with_none(states) {
+                    for state in with_none(states.clone()) {
                         let mut claims = json!({});
                         for (name, value) in [("c", &c), ("t", &t), ("u", &u)] {
                             set_if(&mut claims, name, value.clone());
