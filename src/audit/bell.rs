@@ -4,19 +4,24 @@
 //! So whoever leaves a record first lets those that are ready beside it go first, and then rings for all of them. As long as a turn
 //! of the scheduler brings more records, the next one may too. At rest it brings none, and nobody waits for anybody.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread::{self, Thread},
+    time::{Duration, Instant},
 };
-
-use tokio::sync::Notify;
 
 /// Most turns of the scheduler that records come together in.
 const MOST_TURNS: usize = 4;
 
 #[derive(Debug, Default)]
 pub(super) struct Bell {
-    notify: Notify,
+    /// The writer, once it rested.
+    writer: OnceLock<Thread>,
+    /// It was rung since the writer last rested.
+    was_rung: AtomicBool,
     /// Records that were left; it only grows.
     left: AtomicUsize,
     /// Somebody is about to ring.
@@ -53,12 +58,25 @@ impl Bell {
     /// Lets the writer look now.
     pub(super) fn ring(&self) {
         self.is_being_rung.swap(false, Ordering::AcqRel);
-        self.notify.notify_one();
+        if !self.was_rung.swap(true, Ordering::AcqRel)
+            && let Some(writer) = self.writer.get()
+        {
+            writer.unpark();
+        }
     }
 
-    /// Resolves when it was rung since the last time.
-    pub(super) async fn rung(&self) {
-        self.notify.notified().await;
+    /// Lets the writer rest until it was rung since the last time, or for so long.
+    pub(super) fn rest(&self, most: Duration) {
+        self.writer.get_or_init(thread::current);
+        let begun = Instant::now();
+        while !self.take_ring() {
+            let Some(left) = most.checked_sub(begun.elapsed()) else { return };
+            thread::park_timeout(left);
+        }
+    }
+
+    fn take_ring(&self) -> bool {
+        self.was_rung.swap(false, Ordering::AcqRel)
     }
 }
 
@@ -74,10 +92,10 @@ mod tests {
         let mut first = Box::pin(bell.ring_for_all());
         assert!(first.as_mut().now_or_never().is_none(), "it lets the others go first");
         assert!(bell.ring_for_all().now_or_never().is_some());
-        assert!(bell.rung().now_or_never().is_none());
+        assert!(!bell.take_ring());
         first.await;
-        assert!(bell.rung().now_or_never().is_some());
-        assert!(bell.rung().now_or_never().is_none(), "once for both");
+        assert!(bell.take_ring());
+        assert!(!bell.take_ring(), "once for both");
     }
 
     #[tokio::test]
@@ -86,11 +104,11 @@ mod tests {
         let mut first = Box::pin(bell.ring_for_all());
         for _ in 0..MOST_TURNS {
             assert!(first.as_mut().now_or_never().is_none());
-            assert!(bell.rung().now_or_never().is_none());
+            assert!(!bell.take_ring());
             bell.ring_for_all().await;
         }
         assert!(first.as_mut().now_or_never().is_some());
-        assert!(bell.rung().now_or_never().is_some());
+        assert!(bell.take_ring());
     }
 
     #[tokio::test]
@@ -99,7 +117,7 @@ mod tests {
         let mut first = Box::pin(bell.ring_for_all());
         assert!(first.as_mut().now_or_never().is_none());
         assert!(first.as_mut().now_or_never().is_some());
-        assert!(bell.rung().now_or_never().is_some());
+        assert!(bell.take_ring());
     }
 
     #[tokio::test]
@@ -108,7 +126,18 @@ mod tests {
         let mut first = Box::pin(bell.ring_for_all());
         assert!(first.as_mut().now_or_never().is_none());
         drop(first);
-        assert!(bell.rung().now_or_never().is_some());
+        assert!(bell.take_ring());
         assert!(bell.ring_for_all().now_or_never().is_none(), "and the next one rings again");
+    }
+
+    #[test]
+    fn a_ring_ends_the_rest_whether_it_comes_before_or_after() {
+        let bell = Arc::<Bell>::default();
+        bell.ring();
+        bell.rest(Duration::MAX);
+        let ringer = Arc::clone(&bell);
+        let writer = thread::spawn(move || bell.rest(Duration::MAX));
+        ringer.ring();
+        writer.join().unwrap();
     }
 }

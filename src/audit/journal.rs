@@ -223,8 +223,6 @@ impl Journal {
         let (messages, inbox) = mpsc::channel(config.queue.max(1));
         let bell = Arc::<Bell>::default();
         let (done, closed) = watch::channel(None);
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(AuditError::Thread)?;
         let (deadline, anchors) = (config.deadline, Arc::new(anchors));
         let parts = Parts {
             config,
@@ -242,8 +240,7 @@ impl Journal {
             .spawn({
                 let bell = Arc::clone(&bell);
                 move || {
-                    let result = runtime.block_on(writer.run(inbox, &bell));
-                    done.send_replace(Some(result));
+                    done.send_replace(Some(writer.run(inbox, &bell)));
                 }
             })
             .map_err(AuditError::Thread)?;

@@ -158,12 +158,12 @@ impl Writer {
     }
 
     /// Writes until the journal is closed or dropped, then signs a last checkpoint.
-    pub(super) async fn run(mut self, mut inbox: mpsc::Receiver<Message>, bell: &Bell) -> Result<(), Unavailable> {
+    pub(super) fn run(mut self, mut inbox: mpsc::Receiver<Message>, bell: &Bell) -> Result<(), Unavailable> {
         let (mut is_over, mut is_full) = (false, false);
         while !is_over {
             if !is_full {
                 // Without a ring, too: there is more to do than to append.
-                let _ = tokio::time::timeout(TICK, bell.rung()).await;
+                bell.rest(TICK);
             }
             let mut appends = Vec::new();
             while appends.len() < GROUP {
