@@ -5,6 +5,7 @@
 
 mod claims;
 mod execution;
+pub mod headers;
 mod operation;
 mod request;
 mod resource;

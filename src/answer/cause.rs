@@ -7,7 +7,10 @@ use serde::Deserialize;
 
 use super::{Condition, CosmosAnswer, Form, Refusal};
 use crate::{
-    access::{Action, PartitionKey},
+    access::{
+        Action, PartitionKey,
+        headers::{RETRY_AFTER_MS, number},
+    },
     audit::Unavailable,
     context::ContextError,
     exchange::{EntraError, ExchangeError},
@@ -248,7 +251,7 @@ fn told(condition: Condition, answer: CosmosAnswer) -> Refusal {
         Condition::BatchFailed => failed_operation(&answer.body),
         _ => message(&answer.body).unwrap_or_else(|| format!("Cosmos answered {}", answer.status.as_u16())),
     };
-    let wait = answer.headers.get("x-ms-retry-after-ms").and_then(|ms| ms.to_str().ok()?.parse().ok());
+    let wait = number(&answer.headers, &RETRY_AFTER_MS);
     let mut refusal = Refusal::new(condition, detail);
     refusal.retry_after = wait.map(Duration::from_millis);
     refusal.cosmos = Some(Box::new(answer));

@@ -5,10 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use super::{
-    Condition,
-    shape::{ACTIVITY_ID, SUBSTATUS},
-};
+use super::Condition;
+use crate::access::headers::{ACTIVITY_ID, SUBSTATUS, number};
 
 /// Why a request ends without the answer it wanted.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,7 +35,7 @@ pub struct CosmosAnswer {
 impl CosmosAnswer {
     /// `x-ms-substatus`, where Cosmos sent one.
     pub fn substatus(&self) -> Option<u32> {
-        self.headers.get(SUBSTATUS)?.to_str().ok()?.parse().ok()
+        number(&self.headers, &SUBSTATUS)
     }
 
     /// `x-ms-activity-id`, where Cosmos sent one.

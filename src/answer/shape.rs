@@ -10,14 +10,13 @@ use http::{
 use serde_json::{Map, Value, json};
 
 use super::{Condition, CosmosAnswer, Form, Refusal, Retry, condition::cosmos_code};
-use crate::context::RequestId;
+use crate::{
+    access::headers::{ACTIVITY_ID, REQUEST_CHARGE, RETRY_AFTER_MS, SUBSTATUS},
+    context::RequestId,
+};
 
 /// `x-stepgate-request-id`, on every answer.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-stepgate-request-id");
-pub(super) const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
-const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
-pub(super) const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
-const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// After how long trying again makes sense, where nobody says.

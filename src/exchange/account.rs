@@ -9,14 +9,17 @@ use std::{fmt, sync::Arc, time::Duration};
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body_util::Full;
 use serde::{Deserialize, de::IgnoredAny};
 use url::Url;
 
 use super::ExchangeError;
 use crate::{
-    access::{ContainerName, Enforcer},
+    access::{
+        ContainerName, Enforcer,
+        headers::{SUBSTATUS, number},
+    },
     clock::{Clock, Timestamp},
     transport::{Transport, percent_encode},
 };
@@ -246,7 +249,7 @@ impl Account {
 
 /// What the answer to a question says.
 fn judge(enforcer: Enforcer, container: Option<&ContainerName>, answer: &Response<Bytes>) -> Result<(), AccountError> {
-    let (status, substatus) = (answer.status().as_u16(), substatus(answer.headers()));
+    let (status, substatus) = (answer.status().as_u16(), number(answer.headers(), &SUBSTATUS).unwrap_or_default());
     if answer.status().is_success() {
         return Ok(());
     }
@@ -271,10 +274,6 @@ fn facts(answer: &Response<Bytes>) -> Result<ContainerFacts, AccountError> {
     let refuse = |_| AccountError::BadAnswer { status: answer.status().as_u16(), substatus: 0 };
     let container: Container = serde_json::from_slice(answer.body()).map_err(refuse)?;
     Ok(ContainerFacts { levels: container.partition_key.paths.len(), default_ttl: container.default_ttl })
-}
-
-fn substatus(headers: &HeaderMap) -> u32 {
-    headers.get("x-ms-substatus").and_then(|value| value.to_str().ok()?.parse().ok()).unwrap_or_default()
 }
 
 #[cfg(test)]

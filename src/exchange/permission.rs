@@ -9,7 +9,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
@@ -20,8 +20,15 @@ use super::{
     signed::{Account, Answer, Call, activity, bad},
     token::header_value,
 };
-use crate::{access::PartitionKey, clock::Timestamp, secret::Secret, transport::percent_encode};
+use crate::{
+    access::{PartitionKey, headers::MAX_ITEM_COUNT},
+    clock::Timestamp,
+    secret::Secret,
+    transport::percent_encode,
+};
 
+/// How long a permission's token lives, in seconds.
+const EXPIRY: HeaderName = HeaderName::from_static("x-ms-documentdb-expiry-seconds");
 /// How old the last writing of a permission may be when a token is minted by it. A scope in use is therefore never older than
 /// this and the life of one token, which is a day at most; the sweep leaves alone what is younger than two days.
 pub(super) const WRITTEN_ANEW: Duration = Duration::from_secs(12 * 3_600);
@@ -113,7 +120,7 @@ impl PermissionClient {
     /// Whether users could be read now.
     pub(super) async fn look(&self, database: &str) -> Result<(), ExchangeError> {
         let path = format!("/dbs/{}/users", percent_encode(database));
-        let call = Call::new(Method::GET, "users", path, format!("dbs/{database}")).header("x-ms-max-item-count", 1);
+        let call = Call::new(Method::GET, "users", path, format!("dbs/{database}")).header(MAX_ITEM_COUNT, 1);
         match self.account.send(&call, &activity(), Urgency::Renewal, None).await?.response.status() {
             StatusCode::OK => Ok(()),
             status => Err(bad(status)),
@@ -196,7 +203,7 @@ impl Mint<'_> {
             path = format!("{path}/{id}");
         }
         let lifetime = self.client.lifetime.as_secs();
-        Call::new(method, "permissions", path, link).header("x-ms-documentdb-expiry-seconds", lifetime)
+        Call::new(method, "permissions", path, link).header(EXPIRY, lifetime)
     }
 
     async fn send(&self, call: &Call, admission: Option<Admission>) -> Result<Answer, ExchangeError> {

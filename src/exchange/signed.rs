@@ -26,6 +26,7 @@ use super::{
     signature::ToSign,
 };
 use crate::{
+    access::headers::{ACTIVITY_ID, REQUEST_CHARGE, RETRY_AFTER_MS, SUBSTATUS, number},
     clock::{Clock, Timestamp},
     transport::Transport,
 };
@@ -85,8 +86,8 @@ impl Call {
         Self { method, resource_type, path, link, headers: HeaderMap::new(), body: Bytes::new() }
     }
 
-    pub(super) fn header(mut self, name: &'static str, value: impl Into<HeaderValue>) -> Self {
-        self.headers.insert(HeaderName::from_static(name), value.into());
+    pub(super) fn header(mut self, name: HeaderName, value: impl Into<HeaderValue>) -> Self {
+        self.headers.insert(name, value.into());
         self
     }
 
@@ -128,7 +129,7 @@ impl Account {
             let request = self.sign(call, activity, asked, &key)?;
             let left = deadline.saturating_duration_since(Instant::now());
             let sent = self.transport.exchange(request, LARGEST_ANSWER, left).await;
-            let charge = sent.as_ref().ok().and_then(|answer| number(answer.headers(), "x-ms-request-charge"));
+            let charge = sent.as_ref().ok().and_then(|answer| number(answer.headers(), &REQUEST_CHARGE));
             self.budget.settle(admission, charge);
             let again = repeats < REPEATS;
             let response = match sent {
@@ -148,8 +149,7 @@ impl Account {
                 403 if !std::mem::replace(&mut redated, true) && self.learns_the_time(asked, &response) => {}
                 403 => return Err(refused(&response)),
                 429 => {
-                    let asked_to =
-                        number(response.headers(), "x-ms-retry-after-ms").map(|ms: f64| ms.max(0.0) / 1_000.0);
+                    let asked_to = number(response.headers(), &RETRY_AFTER_MS).map(|ms: f64| ms.max(0.0) / 1_000.0);
                     let asked_to = asked_to.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
                     self.budget.close(asked_to.unwrap_or(own_wait));
                 }
@@ -206,7 +206,7 @@ impl Account {
             .header(header::CONTENT_TYPE, "application/json")
             .header("x-ms-date", date)
             .header("x-ms-version", API_VERSION)
-            .header("x-ms-activity-id", activity.clone())
+            .header(ACTIVITY_ID, activity.clone())
             .body(Full::new(call.body.clone()));
         let mut request = request.map_err(|error| ExchangeError::Unsendable(Arc::new(error)))?;
         request.headers_mut().extend(call.headers.clone());
@@ -224,7 +224,7 @@ async fn wait(wait: Duration, deadline: Instant) -> bool {
 }
 
 fn refused(response: &Response<Bytes>) -> ExchangeError {
-    let substatus = response.headers().get("x-ms-substatus").and_then(|value| value.to_str().ok()?.parse().ok());
+    let substatus = number(response.headers(), &SUBSTATUS);
     ExchangeError::CosmosRefusedKey { status: response.status(), substatus }
 }
 
@@ -243,8 +243,4 @@ pub(super) fn date(response: &Response<Bytes>) -> Option<Timestamp> {
 /// What Cosmos answered, where it is not what the call is for.
 pub(super) fn bad(status: StatusCode) -> ExchangeError {
     ExchangeError::BadAnswer { status }
-}
-
-fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
-    headers.get(name)?.to_str().ok()?.parse().ok()
 }

@@ -16,7 +16,7 @@ use std::{sync::Arc, time::Duration};
 
 use arc_swap::ArcSwapOption;
 use aws_lc_rs::rand;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, header::IF_MATCH};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
@@ -26,6 +26,7 @@ use super::{
     signed::{Account, Answer, Call, activity, bad, date},
 };
 use crate::{
+    access::headers::{CONTINUATION, MAX_ITEM_COUNT},
     clock::{Clock, Timestamp},
     transport::percent_encode,
 };
@@ -163,7 +164,7 @@ impl Sweeper {
                 let Ok(etag) = HeaderValue::try_from(&permission.etag) else { return Ok(false) };
                 let (path, link) =
                     (format!("{path}/permissions/{}", permission.id), format!("{link}/permissions/{}", permission.id));
-                let call = Call::new(Method::DELETE, "permissions", path, link).header("if-match", etag);
+                let call = Call::new(Method::DELETE, "permissions", path, link).header(IF_MATCH, etag);
                 if !self.delete(&call).await? {
                     return Ok(false);
                 }
@@ -207,8 +208,6 @@ impl Sweeper {
     }
 }
 
-const CONTINUATION: &str = "x-ms-continuation";
-
 /// A feed that is read page by page.
 struct Feed {
     resource_type: &'static str,
@@ -229,7 +228,7 @@ impl Feed {
             return None;
         }
         let call = Call::new(Method::GET, self.resource_type, self.path.clone(), self.link.clone());
-        let call = call.header("x-ms-max-item-count", PAGE);
+        let call = call.header(MAX_ITEM_COUNT, PAGE);
         Some(match &self.next {
             Some(next) => call.header(CONTINUATION, next.clone()),
             None => call,
@@ -309,7 +308,7 @@ mod tests {
 
     async fn users(account: &Account) -> Vec<String> {
         let call = Call::new(Method::GET, "users", "/dbs/shop/users".into(), "dbs/shop".into());
-        let call = call.header("x-ms-max-item-count", 1_000);
+        let call = call.header(MAX_ITEM_COUNT, 1_000);
         let answer = account.send(&call, &activity(), Urgency::Caller, None).await.unwrap();
         let Users { users } = serde_json::from_slice(answer.response.body()).unwrap();
         users.into_iter().map(|user| user.id).collect()

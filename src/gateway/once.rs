@@ -9,7 +9,10 @@ use tokio::time::{Duration, Instant};
 
 use super::{Gateway, Permitted, ledger};
 use crate::{
-    access::{Action, ItemId, Operation},
+    access::{
+        Action, ItemId, Operation,
+        headers::{SESSION_TOKEN, SUBSTATUS},
+    },
     answer::{CosmosAnswer, Refusal},
     audit::{Entry, Telling},
     exchange::Warrant,
@@ -198,7 +201,7 @@ impl Gateway {
     ) -> Result<CosmosAnswer, Refusal> {
         let path = asking.permitted.question.item_path(id.clone());
         let mut errand = asking.document(Method::GET, path, Safety::Read);
-        if let Some(session) = after.headers.get("x-ms-session-token") {
+        if let Some(session) = after.headers.get(SESSION_TOKEN) {
             errand.headers.set_session(session);
         }
         self.ask(asking, &errand).await
@@ -218,7 +221,7 @@ impl Gateway {
         let path = asking.permitted.question.item_path(once.marker().clone());
         let mut errand = asking.document(Method::PUT, path, Safety::Repeatable);
         errand.headers.set_if_match(version);
-        if let Some(session) = after.headers.get("x-ms-session-token") {
+        if let Some(session) = after.headers.get(SESSION_TOKEN) {
             errand.headers.set_session(session);
         }
         errand.body = body;
@@ -277,7 +280,7 @@ fn failed(status: StatusCode, substatus: Option<u32>, body: bytes::Bytes, batch:
     let mut headers = batch.headers;
     OF_A_DOCUMENT.iter().for_each(|name| drop(headers.remove(*name)));
     if let Some(substatus) = substatus {
-        headers.insert("x-ms-substatus", HeaderValue::from(substatus));
+        headers.insert(SUBSTATUS, HeaderValue::from(substatus));
     }
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     CosmosAnswer { status, headers, body }

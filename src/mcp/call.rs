@@ -15,7 +15,10 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
-    access::{ContainerName, ItemId, MalformedName, MalformedPartitionKey, PartitionKey, UnknownOperation},
+    access::{
+        ContainerName, ItemId, MalformedName, MalformedPartitionKey, PartitionKey, UnknownOperation,
+        headers::{CONTINUATION, MAX_ITEM_COUNT},
+    },
     gateway::{Inquiry, Tool},
     question::{self, Need, PARTITION_KEY, Question},
 };
@@ -23,8 +26,6 @@ use crate::{
 const FORM: HeaderName = HeaderName::from_static("x-stepgate-errors");
 const IS_QUERY: HeaderName = HeaderName::from_static("x-ms-documentdb-isquery");
 const CROSS_PARTITION: HeaderName = HeaderName::from_static("x-ms-documentdb-query-enablecrosspartition");
-const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
-pub(super) const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation");
 const YES: HeaderValue = HeaderValue::from_static("True");
 
 /// Items of a page, where the agent does not say, and the most that it may say.

@@ -6,10 +6,11 @@ use rmcp::model::{CallToolResult, ContentBlock};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::call::{CONTINUATION, Name};
-use crate::answer::REQUEST_ID;
-
-const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
+use super::call::Name;
+use crate::{
+    access::headers::{CONTINUATION, REQUEST_CHARGE, number},
+    answer::REQUEST_ID,
+};
 
 /// What a refusal says.
 #[derive(Deserialize)]
@@ -40,7 +41,7 @@ pub(super) fn result(tool: Name, answer: &Response<Bytes>) -> CallToolResult {
     for (member, header) in [("etag", ETAG), ("continuation", CONTINUATION)] {
         told.extend(text(headers, &header).map(|text| (member.to_owned(), text.into())));
     }
-    let charge = text(headers, &REQUEST_CHARGE).and_then(|charge| charge.parse::<f64>().ok());
+    let charge: Option<f64> = number(headers, &REQUEST_CHARGE);
     told.extend(charge.map(|charge| ("request_charge".to_owned(), charge.into())));
     CallToolResult::structured(signed(told, headers))
 }

@@ -13,9 +13,8 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{forward::Errand, headers::PARTITION_KEY};
-use crate::{exchange::Warrant, secret::Secret};
+use crate::{access::headers::CONTINUATION, exchange::Warrant, secret::Secret};
 
-const CONTINUATION: HeaderName = HeaderName::from_static("x-ms-continuation");
 const CHANGE_FEED: &str = "a-im";
 const PREFIX: &str = "stepgate1.";
 /// Bytes of the MAC that are kept.

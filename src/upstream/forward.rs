@@ -21,12 +21,15 @@ use super::{
     continuation::Seal,
     headers::{self, RequestHeaders},
     regions::{Place, RegionStatus, Regions, Way},
-    retry::{self, ACTIVITY_ID, Effect, Next, RULES, Rule, SUBSTATUS, Safety},
-    session::{SESSION_TOKEN, SessionKey, Sessions},
+    retry::{self, Effect, Next, RULES, Rule, Safety},
+    session::{SessionKey, Sessions},
     topology::{AccountReader, Reader, TopologyStatus},
 };
 use crate::{
-    access::Enforcer,
+    access::{
+        Enforcer,
+        headers::{ACTIVITY_ID, REQUEST_CHARGE, SESSION_TOKEN, SUBSTATUS, number},
+    },
     clock::Clock,
     exchange::Warrant,
     secret::Secret,
@@ -36,7 +39,6 @@ use crate::{
 /// The version of the REST API, unless the caller asks for another.
 const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
 const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
-const REQUEST_CHARGE: HeaderName = HeaderName::from_static("x-ms-request-charge");
 const DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const TENTATIVE_WRITES: HeaderName = HeaderName::from_static("x-ms-cosmos-allow-tentative-writes");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
@@ -432,12 +434,12 @@ impl<'a> Trip<'a> {
         if status.is_informational() || (status.is_redirection() && status != StatusCode::NOT_MODIFIED) {
             return Err(UpstreamError::BadAnswer { attempts: self.attempts, status });
         }
-        let text = |name: HeaderName| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let activity_id = parts.headers.get(ACTIVITY_ID).and_then(|id| id.to_str().ok());
         Ok(UpstreamAnswer {
             status,
-            substatus: retry::number(&parts.headers, SUBSTATUS),
-            activity_id: text(ACTIVITY_ID).map(Into::into),
-            request_charge: text(REQUEST_CHARGE).and_then(|charge| charge.parse().ok()),
+            substatus: number(&parts.headers, &SUBSTATUS),
+            activity_id: activity_id.map(Into::into),
+            request_charge: number(&parts.headers, &REQUEST_CHARGE),
             headers: headers::response(&parts.headers),
             body,
             attempts: self.attempts,

@@ -7,7 +7,10 @@ use std::num::NonZeroU32;
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use crate::access::PartitionKey;
+use crate::access::{
+    PartitionKey,
+    headers::{MAX_ITEM_COUNT, SESSION_TOKEN},
+};
 
 /// A stepgate header and the standard one it stands in for, since HTTP Tasks cannot set the standard one.
 const STAND_INS: [(HeaderName, HeaderName); 2] = [
@@ -18,7 +21,6 @@ const STAND_INS: [(HeaderName, HeaderName); 2] = [
 pub(super) const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
 const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
 const IS_BATCH: HeaderName = HeaderName::from_static("x-ms-cosmos-is-batch-request");
-const SESSION: HeaderName = HeaderName::from_static("x-ms-session-token");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const CONTENT_ON_WRITE: HeaderName = HeaderName::from_static("x-ms-cosmos-populate-content-response-on-write");
 /// What belongs to one point operation.
@@ -39,7 +41,6 @@ const BATCH: &[&str] = &[
     "x-ms-cosmos-batch-ordered",
     "x-ms-cosmos-is-batch-request",
 ];
-const MAX_ITEM_COUNT: HeaderName = HeaderName::from_static("x-ms-max-item-count");
 
 /// Request headers that go to Cosmos. Not here, on purpose: `Range` (every HTTP Task sends one), what negotiates an
 /// encoding or a binary form (answers must be read), and everything that authenticates or addresses.
@@ -232,7 +233,7 @@ impl RequestHeaders {
 
     /// Reads no older state than the one in which `token` was given.
     pub fn set_session(&mut self, token: &HeaderValue) {
-        self.0.insert(SESSION, token.clone());
+        self.0.insert(SESSION_TOKEN, token.clone());
     }
 
     /// Makes the request hold for one etag alone.

@@ -9,16 +9,15 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderName, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use crate::{
-    access::{Action, Operation},
+    access::{
+        Action, Operation,
+        headers::{ACTIVITY_ID, RETRY_AFTER_MS, SUBSTATUS, number},
+    },
     transport::TransportError,
 };
-
-pub(super) const ACTIVITY_ID: HeaderName = HeaderName::from_static("x-ms-activity-id");
-pub(super) const SUBSTATUS: HeaderName = HeaderName::from_static("x-ms-substatus");
-const RETRY_AFTER: HeaderName = HeaderName::from_static("x-ms-retry-after-ms");
 
 /// What it would mean to carry out a request twice.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -143,7 +142,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(2);
 impl Rule {
     /// The row for an answer.
     pub(super) fn of_answer(status: StatusCode, headers: &HeaderMap) -> Option<&'static Self> {
-        let substatus = number(headers, SUBSTATUS);
+        let substatus = number(headers, &SUBSTATUS);
         RULES.iter().find(|rule| match rule.when {
             When::Status(of, substatuses) => {
                 status == of && (substatuses.is_empty() || substatus.is_some_and(|s| substatuses.contains(&s)))
@@ -193,14 +192,9 @@ fn is_from_cosmos(headers: &HeaderMap) -> bool {
     headers.contains_key(ACTIVITY_ID) || headers.contains_key(SUBSTATUS)
 }
 
-/// A header that holds a number.
-pub(super) fn number(headers: &HeaderMap, name: HeaderName) -> Option<u32> {
-    headers.get(name)?.to_str().ok()?.parse().ok()
-}
-
 /// `x-ms-retry-after-ms`: how long Cosmos asks to wait.
 pub(super) fn told(headers: &HeaderMap) -> Option<Duration> {
-    number(headers, RETRY_AFTER).map(|millis| Duration::from_millis(millis.into()))
+    number(headers, &RETRY_AFTER_MS).map(|millis: u32| Duration::from_millis(millis.into()))
 }
 
 /// A number in 0..=1, evenly spread.

@@ -7,12 +7,10 @@
 
 use std::{collections::BTreeMap, fmt::Write as _, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use moka::sync::Cache;
 
-use crate::access::{ContainerName, Subject};
-
-pub(super) const SESSION_TOKEN: HeaderName = HeaderName::from_static("x-ms-session-token");
+use crate::access::{ContainerName, Subject, headers::SESSION_TOKEN};
 
 /// Most sessions kept.
 const MOST_SESSIONS: u64 = 10_000;
