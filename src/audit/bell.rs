@@ -132,12 +132,20 @@ mod tests {
 
     #[test]
     fn a_ring_ends_the_rest_whether_it_comes_before_or_after() {
+        const LONG: Duration = Duration::from_secs(60);
         let bell = Arc::<Bell>::default();
-        bell.ring();
-        bell.rest(Duration::MAX);
         let ringer = Arc::clone(&bell);
-        let writer = thread::spawn(move || bell.rest(Duration::MAX));
-        ringer.ring();
+        let (ended, rests) = std::sync::mpsc::channel();
+        let writer = thread::spawn(move || {
+            for _ in 0..100 {
+                bell.rest(LONG);
+                ended.send(()).unwrap();
+            }
+        });
+        for _ in 0..100 {
+            ringer.ring();
+            rests.recv_timeout(LONG / 2).unwrap();
+        }
         writer.join().unwrap();
     }
 }
