@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -77,6 +78,8 @@ class Image:
             ("it says who it runs as, and how its health is asked for", self.settings),
             ("the stand-ins are not in it", self.production),
             ("it says which crates it is made of", self.crates),
+            ("the profile that it was optimised by is of this program", self.profile),
+            ("at rest it takes less than 20 MiB", self.memory),
             ("it serves as an unprivileged user, from a root that cannot be written", self.serves),
             ("its health command says so", self.health),
             ("asked to stop, it leaves a log that verifies", self.stops),
@@ -115,6 +118,22 @@ class Image:
         expect(named - locked, set(), "crates that are not locked")
         expect_that({"stepgate", "hyper", "rustls", "aws-lc-rs"} <= named, f"the crates of a gateway ({len(named)} named)")
         expect_that("tempfile" not in named, "what only the stand-ins need is not in it")
+
+    def profile(self) -> None:
+        """It knows functions by names that hold a hash of compiler, options and package. One of another build would do nothing, and say so nowhere."""
+        own = re.compile(rb"_ZN[\w.$]*8stepgate[\w.$]*?17h[0-9a-f]{16}E")
+        known = set(own.findall((ROOT / "docker/stepgate.profdata").read_bytes()))
+        symbols = subprocess.run(["nm", str(self.root / "stepgate")], check=True, capture_output=True).stdout
+        there = known & set(own.findall(symbols))
+        print(f"        {len(there)} of the {len(known)} functions of stepgate in the profile are there; others were inlined or have changed")
+        expect_that(len(there) > len(known) / 3, "the profile knows the program: train it anew with bench/profile")
+
+    def memory(self) -> None:
+        """What is resident before the first request, the mapped program with it."""
+        status = Path(f"/proc/{self.gateway.process.pid}/status").read_text()
+        resident = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+        print(f"        {resident:.1f} MiB")
+        expect_that(resident < 20, "resident memory")
 
     def serves(self) -> None:
         """A write goes through; the process has no privilege."""
