@@ -122,7 +122,7 @@ impl fmt::Display for Matrix {
 mod tests {
     use std::path::Path;
 
-    use super::*;
+    use super::{super::findings::build, *};
     use crate::policy::{Config, load, mutate, run_cases};
 
     const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -151,5 +151,20 @@ mod tests {
         assert_eq!((report.failed, report.uncovered.as_slice()), (0, [].as_slice()), "{report:#?}");
         let mutation = mutate(&directory, &directory).unwrap();
         assert_eq!((mutation.noticed, mutation.survivors.as_slice()), (mutation.mutants, [].as_slice()));
+    }
+
+    #[test]
+    fn a_cell_is_of_callers_as_sure_of_their_context_as_can_be() {
+        let policy = r#"
+roles: { all: { grants: [{ container: shop/orders, operations: [query] }] } }
+bindings: [{ role: all, workloads: [{ issuer: local, states: ["S*"] }] }]
+deny:
+  - name: not-in-s
+    container: shop/orders
+    operations: [query]
+    workloads: [{ issuer: local, states: [S], assurance: signed }]
+"#;
+        let matrix = matrix(&build(&[("p.yaml", policy)], None).unwrap());
+        assert!(matrix.workloads[0].rows[0].cells.contains(&Cell::All), "{matrix}");
     }
 }
