@@ -204,3 +204,15 @@ pub(super) fn describe(selector: &Selector) -> String {
     }
     text
 }
+
+/// A policy under which nobody may query but who is surer of its state than its grant asks.
+#[cfg(test)]
+pub(super) const FOR_THE_SURER: &str = r#"
+roles: { all: { grants: [{ container: shop/orders, operations: [query] }] } }
+bindings: [{ role: all, workloads: [{ issuer: local, states: ["S*"] }] }]
+deny:
+  - name: not-in-s
+    container: shop/orders
+    operations: [query]
+    workloads: [{ issuer: local, states: [S], assurance: signed }]
+"#;

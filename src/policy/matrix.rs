@@ -122,7 +122,10 @@ impl fmt::Display for Matrix {
 mod tests {
     use std::path::Path;
 
-    use super::{super::findings::build, *};
+    use super::{
+        super::{findings::build, hypothesis::FOR_THE_SURER},
+        *,
+    };
     use crate::policy::{Config, load, mutate, run_cases};
 
     const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -155,16 +158,7 @@ mod tests {
 
     #[test]
     fn a_cell_is_of_callers_as_sure_of_their_context_as_can_be() {
-        let policy = r#"
-roles: { all: { grants: [{ container: shop/orders, operations: [query] }] } }
-bindings: [{ role: all, workloads: [{ issuer: local, states: ["S*"] }] }]
-deny:
-  - name: not-in-s
-    container: shop/orders
-    operations: [query]
-    workloads: [{ issuer: local, states: [S], assurance: signed }]
-"#;
-        let matrix = matrix(&build(&[("p.yaml", policy)], None).unwrap());
+        let matrix = matrix(&build(&[("p.yaml", FOR_THE_SURER)], None).unwrap());
         assert!(matrix.workloads[0].rows[0].cells.contains(&Cell::All), "{matrix}");
     }
 }

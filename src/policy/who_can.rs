@@ -148,7 +148,10 @@ impl Question<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::findings::build, *};
+    use super::{
+        super::{findings::build, hypothesis::FOR_THE_SURER},
+        *,
+    };
 
     const POLICY: &str = r#"
 roles:
@@ -198,16 +201,7 @@ deny:
 
     #[test]
     fn whoever_is_surer_of_its_state_than_asked_counts() {
-        let policy = r#"
-roles: { all: { grants: [{ container: shop/orders, operations: [query] }] } }
-bindings: [{ role: all, workloads: [{ issuer: local, states: ["S*"] }] }]
-deny:
-  - name: not-in-s
-    container: shop/orders
-    operations: [query]
-    workloads: [{ issuer: local, states: [S], assurance: signed }]
-"#;
-        let set = build(&[("p.yaml", policy)], None).unwrap();
+        let set = build(&[("p.yaml", FOR_THE_SURER)], None).unwrap();
         assert_eq!(who_can(&set, Operation::Query, &"shop/orders".parse().unwrap(), None).len(), 1);
     }
 

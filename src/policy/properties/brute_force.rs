@@ -90,7 +90,7 @@ fn gained(before: &Policy, after: &Policy, asks: &[Ask]) -> Option<Ask> {
 }
 
 proptest! {
-    #![proptest_config(cases(8))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn who_can_is_whoever_may(
@@ -110,6 +110,12 @@ proptest! {
             prop_assert!(able.iter().any(|ask| describes(holder, ask)), "on the list, and never allowed: {holder:#?}");
         }
     }
+
+}
+
+proptest! {
+    // Each asks some hundred thousand questions.
+    #![proptest_config(cases(8))]
 
     #[test]
     fn a_difference_is_what_somebody_gains_or_loses(
