@@ -12,9 +12,9 @@ use super::{
     text::{Language, Piece, Text, inside_jsonata},
 };
 use crate::{
-    access::{Action, ContainerName, Operation, PartitionKey},
+    access::{Action, ContainerName, Operation, PartitionKey, headers::PARTITION_KEY},
     context::{ENTERED, EXECUTION, STATE},
-    question::{self, IF_MATCH, PARTITION_KEY, Route},
+    question::{self, IF_MATCH, Route},
 };
 
 /// What stands in a path for what is not known of it. No name has these characters by chance.

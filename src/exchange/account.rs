@@ -18,13 +18,12 @@ use super::ExchangeError;
 use crate::{
     access::{
         ContainerName, Enforcer,
-        headers::{SUBSTATUS, number},
+        headers::{API_VERSION, DATE, SUBSTATUS, VERSION, number},
     },
     clock::{Clock, Timestamp},
     transport::{Transport, percent_encode},
 };
 
-const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
 /// Longest that one question may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Largest answer read: a container with its indexing policy.
@@ -238,8 +237,8 @@ impl Account {
             .uri(uri)
             .header(http::header::AUTHORIZATION, authorization)
             .header(http::header::ACCEPT, "application/json")
-            .header("x-ms-date", date)
-            .header("x-ms-version", API_VERSION)
+            .header(DATE, date)
+            .header(VERSION, API_VERSION)
             .body(Full::new(Bytes::new()))
             .map_err(|error| unreachable(error.to_string()))?;
         let asked = self.transport.exchange(request, LARGEST_ANSWER, DEADLINE).await;

@@ -26,13 +26,11 @@ use super::{
     signature::ToSign,
 };
 use crate::{
-    access::headers::{ACTIVITY_ID, REQUEST_CHARGE, RETRY_AFTER_MS, SUBSTATUS, number},
+    access::headers::{ACTIVITY_ID, API_VERSION, DATE, REQUEST_CHARGE, RETRY_AFTER_MS, SUBSTATUS, VERSION, number},
     clock::{Clock, Timestamp},
     transport::Transport,
 };
 
-/// The version of the REST API that every current SDK speaks.
-const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
 /// Largest answer read: a page of a hundred users has some forty kilobytes, a permission one.
 const LARGEST_ANSWER: usize = 1 << 20;
 /// How long one call may take, with all its repeats, once it is admitted.
@@ -204,8 +202,8 @@ impl Account {
             .header(header::AUTHORIZATION, signed.authorization(key))
             .header(header::ACCEPT, "application/json")
             .header(header::CONTENT_TYPE, "application/json")
-            .header("x-ms-date", date)
-            .header("x-ms-version", API_VERSION)
+            .header(DATE, date)
+            .header(VERSION, API_VERSION)
             .header(ACTIVITY_ID, activity.clone())
             .body(Full::new(call.body.clone()));
         let mut request = request.map_err(|error| ExchangeError::Unsendable(Arc::new(error)))?;

@@ -17,14 +17,13 @@ use serde_json::{Value, json};
 use crate::{
     access::{
         ContainerName, ItemId, MalformedName, MalformedPartitionKey, PartitionKey, UnknownOperation,
-        headers::{CONTINUATION, MAX_ITEM_COUNT},
+        headers::{CONTINUATION, IS_QUERY, MAX_ITEM_COUNT, PARTITION_KEY},
     },
     gateway::{Inquiry, Tool},
-    question::{self, Need, PARTITION_KEY, Question},
+    question::{self, Need, Question},
 };
 
 const FORM: HeaderName = HeaderName::from_static("x-stepgate-errors");
-const IS_QUERY: HeaderName = HeaderName::from_static("x-ms-documentdb-isquery");
 const CROSS_PARTITION: HeaderName = HeaderName::from_static("x-ms-documentdb-query-enablecrosspartition");
 const YES: HeaderValue = HeaderValue::from_static("True");
 

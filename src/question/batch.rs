@@ -11,9 +11,8 @@ use super::{
     body::{item_id, parse},
     item_named, one_text,
 };
-use crate::access::{ItemId, Operation, PartitionKey};
+use crate::access::{ItemId, Operation, PartitionKey, headers::BATCH_ATOMIC};
 
-const ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
 const CONTINUE_ON_ERROR: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-continue-on-error");
 
 /// Most operations of a batch (service limits).
@@ -56,7 +55,7 @@ pub(super) fn parse_batch(headers: &HeaderMap, body: &[u8]) -> Result<Vec<BatchO
     let says = |name: HeaderName, value: &str| {
         one_text(headers, name).map(|text| text.is_some_and(|text| text.eq_ignore_ascii_case(value)))
     };
-    if says(ATOMIC, "false")? || says(CONTINUE_ON_ERROR, "true")? {
+    if says(BATCH_ATOMIC, "false")? || says(CONTINUE_ON_ERROR, "true")? {
         return Err(Rejection::Contradiction("non-atomic bulk is not accepted; send an atomic batch"));
     }
     let written: Vec<&RawValue> = parse(body, "an array of batch operations in text JSON")?;

@@ -3,12 +3,12 @@
 use http::{HeaderMap, HeaderName, header::CONTENT_TYPE};
 
 use super::{Rejection, one_text};
-use crate::access::{Action, Operation};
+use crate::access::{
+    Action, Operation,
+    headers::{IS_BATCH, IS_QUERY, IS_QUERY_PLAN},
+};
 
 const IS_UPSERT: HeaderName = HeaderName::from_static("x-ms-documentdb-is-upsert");
-const IS_QUERY: HeaderName = HeaderName::from_static("x-ms-documentdb-isquery");
-const IS_QUERY_PLAN: HeaderName = HeaderName::from_static("x-ms-cosmos-is-query-plan-request");
-const IS_BATCH: HeaderName = HeaderName::from_static("x-ms-cosmos-is-batch-request");
 
 /// Which of the headers are set.
 pub(super) struct Discriminator {

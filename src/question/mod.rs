@@ -19,7 +19,7 @@ use http::{HeaderMap, HeaderName, Method, Uri};
 
 pub use self::{
     batch::BatchOperation,
-    partition::{IF_MATCH, IF_NONE_MATCH, PARTITION_KEY, key_of},
+    partition::{IF_MATCH, IF_NONE_MATCH, key_of},
     preflight::{MOST_NEEDS, Need, needs},
     token::{ISSUED_TYPE, TokenRejection, TokenRequest, token_request},
 };

@@ -7,10 +7,8 @@ use http::{
 use serde_json::Value;
 
 use super::{Rejection, one_text};
-use crate::access::{KeyComponent, MalformedPartitionKey, PartitionKey};
+use crate::access::{KeyComponent, MalformedPartitionKey, PartitionKey, headers::PARTITION_KEY};
 
-/// `x-ms-documentdb-partitionkey`: the partition key as a JSON array.
-pub const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
 /// `x-stepgate-if-match`, for callers that cannot set `If-Match`.
 pub const IF_MATCH: HeaderName = HeaderName::from_static("x-stepgate-if-match");
 /// `x-stepgate-if-none-match`, for callers that cannot set `If-None-Match`.

@@ -8,7 +8,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 use moka::future::Cache;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -17,10 +17,13 @@ use super::{
     UpstreamAnswer,
     continuation::{ForeignContinuation, Seal},
     forward::Errand,
-    headers::{PARTITION_KEY, RANGE_ADDRESSING},
+    headers::RANGE_ADDRESSING,
 };
 use crate::{
-    access::{ContainerName, PartitionKey, PermissionMode},
+    access::{
+        ContainerName, PartitionKey, PermissionMode,
+        headers::{IS_BATCH, IS_QUERY, IS_QUERY_PLAN, PARTITION_KEY},
+    },
     exchange::Warrant,
     transport::percent_encode,
 };
@@ -168,14 +171,14 @@ fn check(errand: &Errand<'_>, warrant: &Warrant) -> Result<(), Outside> {
 
 /// What a request on `within` (the path below the container) does, and whether it writes; `None` for what is no operation.
 fn kind(method: &Method, within: &str, headers: &HeaderMap) -> Option<(Kind, bool)> {
-    let flag = |name: &str| headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    let flag = |name: HeaderName| headers.get(name).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
     let segments: Vec<&str> = within.split('/').collect();
     Some(match (method, segments.as_slice()) {
         (&Method::GET, [""] | ["", "pkranges"]) => (Kind::Metadata, false),
         (&Method::GET, ["", "docs"]) => (Kind::Many, false),
-        (&Method::POST, ["", "docs"]) if flag("x-ms-cosmos-is-query-plan-request") => (Kind::Metadata, false),
-        (&Method::POST, ["", "docs"]) if flag("x-ms-documentdb-isquery") => (Kind::Many, false),
-        (&Method::POST, ["", "docs"]) if flag("x-ms-cosmos-is-batch-request") => (Kind::Batch, true),
+        (&Method::POST, ["", "docs"]) if flag(IS_QUERY_PLAN) => (Kind::Metadata, false),
+        (&Method::POST, ["", "docs"]) if flag(IS_QUERY) => (Kind::Many, false),
+        (&Method::POST, ["", "docs"]) if flag(IS_BATCH) => (Kind::Batch, true),
         (&Method::POST, ["", "docs"]) => (Kind::One, true),
         (&Method::GET, ["", "docs", _]) => (Kind::One, false),
         (&Method::PUT | &Method::PATCH | &Method::DELETE, ["", "docs", _]) => (Kind::One, true),

@@ -12,8 +12,12 @@ use aws_lc_rs::{
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
-use super::{forward::Errand, headers::PARTITION_KEY};
-use crate::{access::headers::CONTINUATION, exchange::Warrant, secret::Secret};
+use super::forward::Errand;
+use crate::{
+    access::headers::{CONTINUATION, PARTITION_KEY},
+    exchange::Warrant,
+    secret::Secret,
+};
 
 const CHANGE_FEED: &str = "a-im";
 const PREFIX: &str = "stepgate1.";

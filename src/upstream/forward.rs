@@ -28,7 +28,7 @@ use super::{
 use crate::{
     access::{
         Enforcer,
-        headers::{ACTIVITY_ID, REQUEST_CHARGE, SESSION_TOKEN, SUBSTATUS, number},
+        headers::{ACTIVITY_ID, API_VERSION, DATE, REQUEST_CHARGE, SESSION_TOKEN, SUBSTATUS, VERSION, number},
     },
     clock::Clock,
     exchange::Warrant,
@@ -36,10 +36,6 @@ use crate::{
     transport::{BodyMemory, Transport, TransportError},
 };
 
-/// The version of the REST API, unless the caller asks for another.
-const API_VERSION: HeaderValue = HeaderValue::from_static("2020-07-15");
-const VERSION: HeaderName = HeaderName::from_static("x-ms-version");
-const DATE: HeaderName = HeaderName::from_static("x-ms-date");
 const TENTATIVE_WRITES: HeaderName = HeaderName::from_static("x-ms-cosmos-allow-tentative-writes");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("stepgate/", env!("CARGO_PKG_VERSION")));
 /// The room taken for an answer before its request leaves, beside as much as was sent; what is longer takes more as it comes. A
@@ -344,6 +340,7 @@ impl Upstream {
             Request::builder().method(errand.method.clone()).uri(uri).body(Full::new(errand.body.clone()))?;
         let headers = request.headers_mut();
         *headers = errand.headers.as_map().clone();
+        // Unless the caller asks for another.
         headers.entry(VERSION).or_insert(API_VERSION);
         headers.insert(header::AUTHORIZATION, warrant.authorization().clone());
         headers.insert(header::USER_AGENT, USER_AGENT);

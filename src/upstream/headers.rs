@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::access::{
     PartitionKey,
-    headers::{MAX_ITEM_COUNT, SESSION_TOKEN},
+    headers::{BATCH_ATOMIC, IS_BATCH, MAX_ITEM_COUNT, PARTITION_KEY, SESSION_TOKEN, number},
 };
 
 /// A stepgate header and the standard one it stands in for, since HTTP Tasks cannot set the standard one.
@@ -18,9 +18,6 @@ const STAND_INS: [(HeaderName, HeaderName); 2] = [
     (HeaderName::from_static("x-stepgate-if-none-match"), header::IF_NONE_MATCH),
 ];
 
-pub(super) const PARTITION_KEY: HeaderName = HeaderName::from_static("x-ms-documentdb-partitionkey");
-const BATCH_ATOMIC: HeaderName = HeaderName::from_static("x-ms-cosmos-batch-atomic");
-const IS_BATCH: HeaderName = HeaderName::from_static("x-ms-cosmos-is-batch-request");
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 const CONTENT_ON_WRITE: HeaderName = HeaderName::from_static("x-ms-cosmos-populate-content-response-on-write");
 /// What belongs to one point operation.
@@ -203,7 +200,7 @@ impl RequestHeaders {
 
     /// Asks for pages of at most `most` items, where more are asked for or no number is.
     pub fn cap_item_count(&mut self, most: NonZeroU32) {
-        let asked = self.0.get(MAX_ITEM_COUNT).and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
+        let asked: Option<u32> = number(&self.0, &MAX_ITEM_COUNT);
         if asked.is_none_or(|asked| asked == 0 || asked > most.get()) {
             self.set_max_item_count(most.get());
         }

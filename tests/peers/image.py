@@ -71,6 +71,11 @@ class Image:
         """Runs a command of the image to its end."""
         return subprocess.run(self.command(*argv), capture_output=True, text=True, timeout=peers.PATIENCE, check=False)
 
+    def status(self) -> dict[str, list[str]]:
+        """What the kernel says of the gateway."""
+        lines = Path(f"/proc/{self.gateway.process.pid}/status").read_text().splitlines()
+        return {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+
     def checks(self) -> list[tuple[str, Callable[[], None]]]:
         """Every check with its name."""
         return [
@@ -120,7 +125,7 @@ class Image:
         expect_that("tempfile" not in named, "what only the stand-ins need is not in it")
 
     def profile(self) -> None:
-        """It knows functions by names that hold a hash of compiler, options and package. One of another build would do nothing, and say so nowhere."""
+        """It knows functions by names that hold a hash of compiler and package. One of another build would do nothing, and say so nowhere."""
         own = re.compile(rb"_ZN[\w.$]*8stepgate[\w.$]*?17h[0-9a-f]{16}E")
         known = set(own.findall((ROOT / "docker/stepgate.profdata").read_bytes()))
         symbols = subprocess.run(["nm", str(self.root / "stepgate")], check=True, capture_output=True).stdout
@@ -130,8 +135,7 @@ class Image:
 
     def memory(self) -> None:
         """What is resident before the first request, the mapped program with it."""
-        status = Path(f"/proc/{self.gateway.process.pid}/status").read_text()
-        resident = int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) / 1024
+        resident = int(self.status()["VmRSS"][0]) / 1024
         print(f"        {resident:.1f} MiB")
         expect_that(resident < 20, "resident memory")
 
@@ -140,8 +144,7 @@ class Image:
         token = {"authorization": f"Bearer {peers.token(f'{self.issuer}/token')}"}
         url = f"{self.gateway.ready['gateway']}{ITEMS}?partitionKey=t1"
         expect(peers.ask("POST", url, {"id": "o-1", "tenant": "t1"}, token).status, 201, "a write")
-        status = Path(f"/proc/{self.gateway.process.pid}/status").read_text().splitlines()
-        about = {line.partition(":")[0]: line.partition(":")[2].split() for line in status}
+        about = self.status()
         expect(set(about["Uid"]), {str(USER)}, "user")
         expect(about["CapEff"], ["0" * 16], "capabilities")
         expect(about["NoNewPrivs"], ["1"], "no_new_privs")
